@@ -1,0 +1,150 @@
+//! The upstream repository: what a ref points to, and the pack that brings a commit here.
+//!
+//! This module knows the network and the git protocol. It does not know the store, the volume or
+//! when to try again: `sync` joins them, and the supervisor decides on the next attempt.
+
+use std::path::PathBuf;
+
+use crate::budget::Budget;
+use crate::commit::Commit;
+use crate::error::SyncError;
+use crate::repo_url::RepoUrl;
+use crate::secret::Secret;
+
+/// What `--ref` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefName {
+    /// The remote's default branch.
+    Head,
+    /// A full name: `refs/…`.
+    Full(String),
+    /// A short name: `refs/heads/<name>` first, then `refs/tags/<name>`, then `refs/<name>`, as
+    /// `git clone --branch` prefers branches.
+    Short(String),
+    /// A full commit id: nothing to poll.
+    Commit(Commit),
+}
+
+/// A ref as the remote has it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// The full name: `refs/heads/main` also when `HEAD` was asked for and is symbolic.
+    pub name: String,
+    /// What the ref holds: a commit, or an annotated tag. This is what a fetch must want.
+    pub object: Commit,
+    /// The commit it stands for: the tag peeled.
+    pub commit: Commit,
+}
+
+/// The remote's answer to a poll. That a ref does not exist is an answer, not an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tip {
+    /// The ref exists.
+    At(Advertised),
+    /// The repository answered, and it has no such ref.
+    Missing {
+        /// Whether it has no ref at all that we asked about because it is empty (no HEAD either),
+        /// as far as one request can tell.
+        empty: bool,
+    },
+}
+
+/// What to ask of a fetch.
+#[derive(Clone, Debug)]
+pub struct FetchRequest<'a> {
+    /// The object to bring, with all that its commits' trees need.
+    pub want: Commit,
+    /// The ref that held it, for servers that only serve advertised refs.
+    pub name: Option<&'a str>,
+    /// Commits whose trees (and, but for `shallow`, history) the store already holds.
+    pub haves: &'a [Commit],
+    /// The store's shallow boundary: commits whose parents it does not hold.
+    pub shallow: &'a [Commit],
+    /// How many commits of history to bring; 0 for all.
+    pub depth: u32,
+}
+
+/// What a fetch brought, besides the pack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// Bytes of pack data received.
+    pub bytes: u64,
+    /// Commits that are now shallow (gitprotocol-v2, "shallow-info").
+    pub shallow: Vec<Commit>,
+    /// Commits that are no longer shallow.
+    pub unshallow: Vec<Commit>,
+}
+
+/// Where a fetched pack goes. Implemented by the store.
+pub trait PackSink {
+    /// Takes the next bytes of the pack.
+    ///
+    /// # Errors
+    /// When the pack is damaged or too large, or the disk does not take it.
+    fn write(&mut self, chunk: &[u8]) -> Result<(), SyncError>;
+
+    /// A line that the remote wants its user to see (sideband 2), raw.
+    fn progress(&mut self, _line: &[u8]) {}
+}
+
+/// A connection to one upstream repository. Connections are opened when needed and kept.
+pub trait Remote: Send {
+    /// Asks for the one ref: no store access, no fetch.
+    ///
+    /// # Errors
+    /// When the remote cannot be reached or does not answer the question; stage `poll`.
+    fn tip(&mut self, name: &RefName, budget: &Budget) -> Result<Tip, SyncError>;
+
+    /// Streams the pack that a request needs into `pack`.
+    ///
+    /// # Errors
+    /// Stage `fetch`. Reason `ref_missing` means that the remote no longer serves the object,
+    /// as after a force push: the answer is to poll again.
+    fn fetch(
+        &mut self,
+        request: &FetchRequest<'_>,
+        pack: &mut dyn PackSink,
+        budget: &Budget,
+    ) -> Result<Fetched, SyncError>;
+}
+
+/// Everything needed to reach a remote: resolved, absolute, validated.
+#[derive(Clone, Debug)]
+pub struct RemoteConfig {
+    /// Where the repository is.
+    pub url: RepoUrl,
+    /// How to authenticate.
+    pub auth: Auth,
+    /// Proxies, from the usual variables.
+    pub proxy: ProxyConfig,
+    /// PEM bundle that replaces the system's certificate authorities (`SSL_CERT_FILE`).
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Credentials and trust, as files that are read again for every attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Auth {
+    /// User name for HTTP; wins over one in the URL.
+    pub username: Option<String>,
+    /// File with the password or token for HTTP.
+    pub password_file: Option<PathBuf>,
+    /// The password that the environment gave (`GVR_PASSWORD`).
+    pub password: Option<Secret>,
+    /// Private key for SSH.
+    pub ssh_key_file: Option<PathBuf>,
+    /// Whether the SSH server's key must be in the known_hosts file.
+    pub ssh_known_hosts: bool,
+    /// The known_hosts file.
+    pub ssh_known_hosts_file: Option<PathBuf>,
+}
+
+/// Proxy settings as curl reads them from the environment.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyConfig {
+    /// For `https://` URLs; may hold credentials.
+    pub https: Option<Secret>,
+    /// For `http://` URLs; may hold credentials.
+    pub http: Option<Secret>,
+    /// Comma-separated hosts to reach directly.
+    pub no_proxy: Option<String>,
+}
