@@ -4,6 +4,7 @@
 pub mod budget;
 pub mod commit;
 pub mod error;
+pub mod metrics;
 pub mod remote;
 pub mod repo_url;
 pub mod secret;
