@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod remote;
 pub mod repo_url;
 pub mod secret;
+pub mod status;
 pub mod wake;
