@@ -3,13 +3,18 @@
 //! This module knows the network and the git protocol. It does not know the store, the volume or
 //! when to try again: `sync` joins them, and the supervisor decides on the next attempt.
 
+mod http;
+pub mod protocol;
+
 use std::path::PathBuf;
 
 use crate::budget::Budget;
 use crate::commit::Commit;
-use crate::error::SyncError;
+use crate::error::{Reason, Stage, SyncError};
 use crate::repo_url::RepoUrl;
 use crate::secret::Secret;
+
+pub use http::HttpRemote;
 
 /// What `--ref` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +111,21 @@ pub trait Remote: Send {
         pack: &mut dyn PackSink,
         budget: &Budget,
     ) -> Result<Fetched, SyncError>;
+}
+
+/// The remote that an address needs.
+///
+/// # Errors
+/// When the address, or what it takes to reach it, is not usable.
+pub fn open(config: &RemoteConfig) -> Result<Box<dyn Remote>, SyncError> {
+    match &config.url {
+        RepoUrl::Http(_) => Ok(Box::new(HttpRemote::new(config)?)),
+        RepoUrl::Ssh(_) | RepoUrl::Local(_) => Err(SyncError::new(
+            Stage::Start,
+            Reason::Other,
+            format!("no way to reach {} is built in", config.url),
+        )),
+    }
 }
 
 /// Everything needed to reach a remote: resolved, absolute, validated.
