@@ -5,6 +5,7 @@
 
 mod http;
 pub mod protocol;
+pub mod ssh;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::repo_url::RepoUrl;
 use crate::secret::Secret;
 
 pub use http::HttpRemote;
+pub use ssh::SshRemote;
 
 /// What `--ref` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +122,8 @@ pub trait Remote: Send {
 pub fn open(config: &RemoteConfig) -> Result<Box<dyn Remote>, SyncError> {
     match &config.url {
         RepoUrl::Http(_) => Ok(Box::new(HttpRemote::new(config)?)),
-        RepoUrl::Ssh(_) | RepoUrl::Local(_) => Err(SyncError::new(
+        RepoUrl::Ssh(_) => Ok(Box::new(SshRemote::new(config)?)),
+        RepoUrl::Local(_) => Err(SyncError::new(
             Stage::Start,
             Reason::Other,
             format!("no way to reach {} is built in", config.url),
