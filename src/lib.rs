@@ -7,3 +7,4 @@ pub mod error;
 pub mod remote;
 pub mod repo_url;
 pub mod secret;
+pub mod volume;
