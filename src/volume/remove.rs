@@ -28,6 +28,9 @@ impl Volume {
     /// a tree or a manifest. What the link shows stays, whatever its state.
     pub(super) fn sweep(&self, budget: &Budget) -> Result<(), SyncError> {
         let failed = |cause| SyncError::disk(Stage::Start, "sweep", &self.gvr, cause);
+        // Before the names that tell it are gone.
+        let last = self.last_number().map_err(failed)?;
+        self.memory().last = last;
         for name in self.names(STAGING).map_err(failed)? {
             self.discard(STAGING, &name);
         }

@@ -58,6 +58,17 @@ impl Volume {
 
     /// A number greater than every one that was ever handed out, as far as the disk remembers.
     fn next_number(&self) -> io::Result<u64> {
+        let n = self.last_number()? + 1;
+        self.memory().last = n;
+        // On a full disk the directories themselves remember well enough.
+        if let Err(cause) = self.write_small(LAST, &format!("{n}\n")) {
+            tracing::debug!(error = %cause, "the last revision number is not written down");
+        }
+        Ok(n)
+    }
+
+    /// The greatest number that was handed out, as far as the disk remembers.
+    pub(super) fn last_number(&self) -> io::Result<u64> {
         let mut last = self.memory().last;
         if let Ok(text) = std::fs::read_to_string(self.gvr.join(LAST)) {
             last = last.max(text.trim().parse().unwrap_or(0));
@@ -66,13 +77,7 @@ impl Volume {
             let numbers = self.names(room)?;
             last = last.max(numbers.iter().filter_map(|n| number(n)).max().unwrap_or(0));
         }
-        let n = last + 1;
-        self.memory().last = n;
-        // On a full disk the directories themselves remember well enough.
-        if let Err(cause) = self.write_small(LAST, &format!("{n}\n")) {
-            tracing::debug!(error = %cause, "the last revision number is not written down");
-        }
-        Ok(n)
+        Ok(last)
     }
 
     /// Replaces a small file under `.gvr` by renaming.
