@@ -9,4 +9,5 @@ pub mod remote;
 pub mod repo_url;
 pub mod secret;
 pub mod status;
+pub mod volume;
 pub mod wake;
