@@ -1,0 +1,75 @@
+# Everything a person or a CI job does here. `make help` lists it.
+
+REPO ?= $(CURDIR)
+REF ?= HEAD
+ROOT ?= $(CURDIR)/target/demo
+IMAGE ?= git-volume-reloader:0.1.0
+# The container engine: the first of these that is installed, unless ENGINE= says otherwise.
+ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(if $(shell command -v $(engine)),$(engine))))
+
+TARGET := $(shell uname -m)-unknown-linux-gnu
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BINARY := target/debug/git-volume-reloader
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test k8s-check lint audit bench soak release image image-check
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install what building and testing need (apt-get, where that is possible)
+	@scripts/setup test
+
+run: ## Sync a repository once and show the result: REPO= REF= ROOT=
+	@scripts/setup build
+	cargo build --locked --quiet
+	@scripts/demo "$(BINARY)" "$(REPO)" "$(REF)" "$(ROOT)"
+
+test: ## All tests, and the manifests against the Kubernetes schemas
+	@scripts/setup test
+	cargo test --locked
+	@$(MAKE) --no-print-directory k8s-check
+
+k8s-check: ## Render every kustomization and check it
+	@scripts/k8s-tools
+	@target/k8s-tools/venv/bin/python scripts/check-manifests
+
+lint: ## Formatting, clippy without warnings, shell scripts where shellcheck is installed
+	@scripts/setup build
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@for script in scripts/* .ci/run; do \
+		head -n 1 "$$script" | grep -q bash || continue; bash -n "$$script" || exit 1; done
+	@if command -v shellcheck >/dev/null; then \
+		shellcheck $$(grep -lE '^#!.*bash' scripts/* .ci/run); \
+	else echo "lint: no shellcheck here (apt-get install shellcheck): scripts checked for syntax only"; fi
+	@if command -v cargo-deny >/dev/null; then \
+		cargo deny --offline check bans licenses sources; \
+	else echo "lint: no cargo-deny here: licences and bans not checked ('make audit' installs it)"; fi
+
+audit: ## Advisories, licences and bans of all dependencies; installs cargo-deny (takes minutes)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check
+
+bench: ## Benchmarks, as ratios to git on the same machine
+	@scripts/setup test
+	cargo bench --locked
+
+soak: ## The long tests: thousands of updates, kills and faults
+	@scripts/setup test
+	SOAK=1 cargo test --locked --release --test it soak -- --nocapture
+
+release: ## The static binary, as the image holds it
+	@scripts/setup build
+	GVR_COMMIT=$(COMMIT) RUSTFLAGS="-C target-feature=+crt-static" \
+		cargo build --locked --release --bin git-volume-reloader --target $(TARGET)
+
+image: ## Build the container image: IMAGE= ENGINE=docker|podman|buildah
+	@if [ -z "$(ENGINE)" ]; then \
+		echo "image: needs docker, podman or buildah; 'make image-check' checks the contents without" >&2; exit 1; fi
+	@if [ "$(ENGINE)" = docker ] && ! docker info >/dev/null 2>&1; then \
+		echo "image: docker's daemon does not answer; try ENGINE=podman or ENGINE=buildah, or 'make image-check'" >&2; exit 1; fi
+	$(ENGINE) build --build-arg GVR_COMMIT=$(COMMIT) -t $(IMAGE) .
+
+image-check: ## Size, static linking and a sync in a chroot laid out like the image (root)
+	@scripts/image-check
