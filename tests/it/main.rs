@@ -1,2 +1,14 @@
-//! Integration tests.
-fn main() {}
+//! Integration tests: the real binary, real repositories, real servers, in one test binary.
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic with the cause is the report"
+)]
+
+mod bad_input;
+mod contract;
+mod disk;
+mod kill_points;
+mod main_job;
+mod refs;
+mod signals;
+mod support;
