@@ -123,6 +123,7 @@ impl Root {
         };
         keep(self.path.clone(), &expected);
         keep(self.state("staging"), &|_| false);
+        keep(self.state("trash"), &|_| false);
         keep(self.state("store.git/objects/pack"), &|name| {
             name.starts_with("pack-")
         });
@@ -136,9 +137,12 @@ impl Root {
         for number in names(&self.state("revisions")) {
             let revision = self.state("revisions").join(number);
             let inside = names(&revision);
-            let whole = inside.len() == 2
+            let trees = inside.iter().filter(|name| name.len() == 40).count();
+            let known = ["manifest", "retired"];
+            let others = inside.iter().filter(|name| name.len() != 40);
+            let whole = trees == 1
                 && inside.iter().any(|name| name == "manifest")
-                && inside.iter().any(|name| name.len() == 40);
+                && others.into_iter().all(|name| known.contains(&&**name));
             if !whole {
                 litter.push(revision);
             }
