@@ -1,7 +1,16 @@
-//! Integration tests: real disks, real repositories, real servers.
+//! Integration tests: the real binary, real repositories, real servers, in one test binary.
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic with the cause is the report"
+)]
 
-// A test that cannot go on says where by panicking.
-#![allow(clippy::unwrap_used)]
-
+mod bad_input;
+mod contract;
+mod disk;
+mod kill_points;
+mod main_job;
+mod refs;
+mod signals;
 mod store;
+mod support;
 mod volume;

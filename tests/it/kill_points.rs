@@ -1,0 +1,357 @@
+//! SIGKILL at every instruction that matters: a sync runs under a tracer that kills it as it enters
+//! its n-th call of a kind that changes the file system, for every kind and every n. Whatever is on
+//! disk then must be whole, and the next start must make it right and tidy.
+//!
+//! strace counts calls for each thread and kind; so one kind at a time is traced, and the calls of
+//! a busy thread do not hide those of another. The default run takes every call that publishes and
+//! a sample of the others; `make soak` takes all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::support::environment::{self, soak};
+use crate::support::root::Root;
+use crate::support::sidecar::{Finished, Launch};
+use crate::support::tree_compare::{assert_same, differences};
+use crate::support::upstream::{Change, Upstream};
+
+/// Calls that change the file system. A question mark stands before those that not every
+/// architecture has.
+const CALLS: [&str; 31] = [
+    "?mkdir",
+    "mkdirat",
+    "?rename",
+    "?renameat",
+    "renameat2",
+    "?link",
+    "linkat",
+    "?symlink",
+    "symlinkat",
+    "?unlink",
+    "unlinkat",
+    "?rmdir",
+    "?open",
+    "openat",
+    "?creat",
+    "write",
+    "pwrite64",
+    "writev",
+    "?truncate",
+    "ftruncate",
+    "fallocate",
+    "copy_file_range",
+    "?chmod",
+    "fchmod",
+    "fchmodat",
+    "?chown",
+    "fchown",
+    "utimensat",
+    "fsync",
+    "fdatasync",
+    "ioctl",
+];
+
+/// Of them those that make something appear under its final name.
+const PUBLISHING: [&str; 6] = [
+    "rename",
+    "renameat",
+    "renameat2",
+    "symlink",
+    "symlinkat",
+    "link",
+];
+
+/// How many of the other points the default run tries.
+const SAMPLE: usize = 40;
+
+/// One moment to kill at: on entry into the n-th call of this name in any thread.
+type Point = (String, u32);
+
+/// A sync to interrupt, and what may be on disk afterwards.
+struct Scenario {
+    upstream: Upstream,
+    /// The root before the sync; None for a first one.
+    before: Option<Root>,
+    /// Whole trees by commit: what may be published at any moment.
+    oracles: BTreeMap<String, TempDir>,
+    /// The commit that the sync is to publish.
+    tip: String,
+}
+
+#[test]
+fn a_first_sync_may_be_killed_at_any_call() {
+    let upstream = Upstream::empty();
+    let tip = upstream.commit_changes("main", &first_tree());
+    let oracles = BTreeMap::from([(tip.clone(), upstream.checkout(&tip))]);
+    let scenario = Scenario {
+        upstream,
+        before: None,
+        oracles,
+        tip,
+    };
+    scenario.kill_everywhere(40);
+}
+
+#[test]
+fn an_update_may_be_killed_at_any_call() {
+    let upstream = Upstream::empty();
+    let old = upstream.commit_changes("main", &first_tree());
+    let before = Root::new();
+    Launch::one_time(&upstream.url(), &before).succeed();
+    let tip = upstream.commit_changes("main", &second_tree());
+    let oracles = [&old, &tip].map(|commit| (commit.clone(), upstream.checkout(commit)));
+    let scenario = Scenario {
+        upstream,
+        before: Some(before),
+        oracles: BTreeMap::from(oracles),
+        tip,
+    };
+    scenario.kill_everywhere(40);
+}
+
+#[test]
+fn an_update_that_prunes_may_be_killed_at_any_call() {
+    let upstream = Upstream::empty();
+    let before = Root::new();
+    let mut oracles = BTreeMap::new();
+    for n in 0..3 {
+        let changes = [first_tree(), vec![Change::file("n", n.to_string())]].concat();
+        let commit = upstream.commit_changes("main", &changes);
+        Launch::one_time(&upstream.url(), &before)
+            .flag("keep", "5")
+            .succeed();
+        oracles.insert(commit.clone(), upstream.checkout(&commit));
+    }
+    let tip = upstream.commit_changes("main", &second_tree());
+    oracles.insert(tip.clone(), upstream.checkout(&tip));
+    let scenario = Scenario {
+        upstream,
+        before: Some(before),
+        oracles,
+        tip,
+    };
+    scenario.kill_everywhere(60);
+}
+
+impl Scenario {
+    fn kill_everywhere(&self, at_least: usize) {
+        let all = self.points();
+        assert!(
+            all.len() >= at_least,
+            "only {} points to kill at: {all:?}",
+            all.len()
+        );
+        let (publishing, others): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(call, _)| PUBLISHING.contains(&&**call));
+        assert!(publishing.len() >= 3, "{publishing:?}");
+        let stride = if soak() {
+            1
+        } else {
+            others.len().div_ceil(SAMPLE).max(1)
+        };
+        let chosen: Vec<_> = publishing
+            .into_iter()
+            .chain(others.into_iter().step_by(stride))
+            .collect();
+        let killed = chosen.iter().filter(|point| self.kill_at(point)).count();
+        // Threads share the work differently each time, so a few points may not be reached.
+        assert!(
+            killed * 10 >= chosen.len() * 8,
+            "only {killed} of {} syncs were killed",
+            chosen.len()
+        );
+    }
+
+    /// Kills a sync at a point, looks at what it left, and lets another one finish the work.
+    /// Whether there was a kill: the sync may have come to its end before.
+    fn kill_at(&self, (call, n): &Point) -> bool {
+        let case = format!("killed at {call} {n}");
+        let root = self.root();
+        let inject = format!("inject={call}:signal=KILL:when={n}");
+        let trace = format!("trace={call}");
+        let finished = self
+            .launch(&root)
+            .under(&[
+                "strace",
+                "-f",
+                "-qqq",
+                "-o",
+                "/dev/null",
+                "-e",
+                &trace,
+                "-e",
+                "signal=none",
+                "-e",
+                &inject,
+            ])
+            .run();
+        let killed = was_killed(&finished);
+        assert!(killed || finished.code == Some(0), "{case}: {finished:?}");
+        self.assert_whole(&root, &case);
+        let finished = self.launch(&root).run();
+        assert_eq!(finished.code, Some(0), "{case}: {finished:?}");
+        assert_eq!(root.commit().as_ref(), Some(&self.tip), "{case}");
+        self.assert_whole(&root, &case);
+        assert_eq!(root.litter(&[]), [] as [&Path; 0], "{case}: {finished:?}");
+        killed
+    }
+
+    /// Everything that goes by a final name is whole: the link's tree and every revision.
+    #[track_caller]
+    fn assert_whole(&self, root: &Root, case: &str) {
+        match root.commit() {
+            None => assert!(self.before.is_none(), "{case}: the link is gone"),
+            Some(commit) => {
+                let oracle = self.oracles.get(&commit);
+                let oracle = oracle.unwrap_or_else(|| panic!("{case}: {commit} is no commit"));
+                let found = differences(&root.tree(), oracle.path());
+                assert!(found.is_empty(), "{case}: {found:?}");
+            }
+        }
+        for (n, commit) in root.revisions() {
+            let revision = root.state("revisions").join(format!("{n:06}"));
+            if revision.join("manifest").exists() {
+                assert_same(&revision.join(&commit), self.oracles[&commit].path());
+            }
+        }
+    }
+
+    /// Every point of one undisturbed sync.
+    fn points(&self) -> BTreeSet<Point> {
+        let root = self.root();
+        let log = root.path().with_file_name("trace");
+        let trace = format!("trace={}", CALLS.join(","));
+        self.launch(&root)
+            .under(&[
+                "strace",
+                "-f",
+                "-qqq",
+                "-y",
+                "-s",
+                "8",
+                "-e",
+                "signal=none",
+                "-o",
+                log.to_str().unwrap(),
+                "-e",
+                &trace,
+            ])
+            .succeed();
+        let points = points_in(&fs::read_to_string(log).unwrap(), root.path());
+        assert_eq!(root.commit().as_ref(), Some(&self.tip));
+        points
+    }
+
+    /// A fresh copy of the root as it is before the sync.
+    fn root(&self) -> Root {
+        let root = Root::new();
+        if let Some(before) = &self.before {
+            let status = environment::command("cp")
+                .arg("-a")
+                .args([before.path(), root.path()])
+                .status()
+                .unwrap();
+            assert!(status.success());
+        }
+        root
+    }
+
+    fn launch(&self, root: &Root) -> Launch {
+        Launch::one_time(&self.upstream.url(), root)
+            .flag("jobs", "1")
+            .flag("keep", "0")
+            .flag("stale-timeout", "0s")
+    }
+}
+
+/// strace ends as its tracee did.
+fn was_killed(finished: &Finished) -> bool {
+    finished.signal == Some(9) || finished.code == Some(128 + 9)
+}
+
+/// The points in a log of strace: each call that concerns a path below `root` and may change
+/// something, by its number among the calls of its name in its thread.
+fn points_in(log: &str, root: &Path) -> BTreeSet<Point> {
+    let root = root.to_str().unwrap();
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut points = BTreeSet::new();
+    for line in log.lines() {
+        let Some((thread, call)) = line.split_once(char::is_whitespace) else {
+            continue;
+        };
+        let Some((name, arguments)) = call.trim_start().split_once('(') else {
+            continue;
+        };
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            continue;
+        }
+        let count = counts.entry((thread, name)).or_default();
+        *count += 1;
+        let reads = name.starts_with("open")
+            && !arguments.contains("O_CREAT")
+            && !arguments.contains("O_TRUNC");
+        if arguments.contains(root) && !reads {
+            points.insert((name.to_owned(), *count));
+        }
+    }
+    points
+}
+
+fn first_tree() -> Vec<Change> {
+    vec![
+        Change::file("README.md", "read me\n"),
+        Change::file("kept/file", "kept\n"),
+        Change::file("changed/file", "one\n"),
+        Change::file("deleted/file", "deleted\n"),
+        Change::Executable("bin/tool".into(), b"#!/bin/sh\n".to_vec()),
+        Change::Symlink("link".into(), "README.md".into()),
+    ]
+}
+
+fn second_tree() -> Vec<Change> {
+    vec![
+        Change::file("changed/file", "two\n"),
+        Change::Delete("deleted".into()),
+        Change::file("added/deep/file", "added\n"),
+        Change::Symlink("link".into(), "kept/file".into()),
+    ]
+}
+
+#[test]
+fn a_point_is_a_call_below_the_root_that_may_change_something() {
+    let log = "\
+7  openat(AT_FDCWD</>, \"/etc/hosts\", O_RDONLY) = 3</etc/hosts>
+7  openat(AT_FDCWD</>, \"/v/root/a\", O_RDWR|O_CREAT, 0644) = 4</v/root/a>
+7  openat(AT_FDCWD</>, \"/v/root/a\", O_RDONLY) = 5</v/root/a>
+8  write(4</v/root/a>, \"x\", 1) = 1
+7  write(2</dev/null>, \"x\", 1 <unfinished ...>
+7  <... write resumed>) = 1
+7  write(4</v/root/a>, \"x\", 1) = 1
+7  +++ exited with 0 +++";
+    let expected = [("openat", 2), ("write", 1), ("write", 2)];
+    let expected = expected.map(|(name, n)| (name.to_owned(), n));
+    assert_eq!(
+        points_in(log, Path::new("/v/root")),
+        BTreeSet::from(expected)
+    );
+}
+
+#[test]
+fn the_tracer_kills_on_entry_into_the_call_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["one", "two", "three"].map(|name| dir.path().join(name));
+    let finished = environment::command("strace")
+        .args(["-f", "-qqq", "-o", "/dev/null", "-e", "signal=none"])
+        .args(["-e", "trace=?mkdir,mkdirat"])
+        .args(["-e", "inject=?mkdir,mkdirat:signal=KILL:when=2"])
+        .arg("mkdir")
+        .args(&paths)
+        .status()
+        .expect("these tests need strace");
+    assert!(!finished.success());
+    assert_eq!(paths.map(|path| path.exists()), [true, false, false]);
+}

@@ -1,0 +1,12 @@
+//! What the tests stand on: real servers, a real repository, the sidecar as a child process.
+
+pub mod answers;
+pub mod environment;
+pub mod foreign;
+pub mod full_disk;
+pub mod readers;
+pub mod root;
+pub mod sidecar;
+pub mod tree_compare;
+pub mod upstream;
+pub mod wait;
