@@ -1,2 +1,3 @@
-//! Integration tests.
-fn main() {}
+//! The integration tests: facts about the library and the program, on real servers and files.
+
+mod serve;
