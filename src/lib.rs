@@ -4,10 +4,12 @@
 pub mod budget;
 pub mod commit;
 pub mod error;
+pub mod healthcheck;
 pub mod metrics;
 pub mod remote;
 pub mod repo_url;
 pub mod secret;
+pub mod serve;
 pub mod status;
 pub mod volume;
 pub mod wake;

@@ -4,13 +4,22 @@
     reason = "in a test a panic with the cause is the report"
 )]
 
+mod abuse;
 mod bad_input;
 mod contract;
 mod disk;
 mod kill_points;
 mod main_job;
 mod refs;
+mod serve;
 mod signals;
 mod store;
 mod support;
 mod volume;
+//! The integration tests: facts about the library and the program, on real servers and files.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test, and what serves tests, may fail by panicking"
+)]
+

@@ -1,0 +1,118 @@
+//! The `healthcheck` subcommand: asks a running instance how it is, for exec probes in an image
+//! that has no shell and no curl.
+//!
+//! This module follows no redirects and keeps no connection: one request, one status line.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::error::printable;
+use crate::serve::bind::Bind;
+
+/// What of an answer is looked at, in bytes.
+const MAX_ANSWER: usize = 4096;
+
+/// Which probe to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// Is the sync loop running?
+    Livez,
+    /// Do readers have a tree that is fresh enough?
+    #[default]
+    Readyz,
+}
+
+/// Why a probe failed.
+#[derive(Debug)]
+pub enum Unhealthy {
+    /// Nobody answered, or not in time.
+    Unreachable(SocketAddr, io::Error),
+    /// The answer was not 200: the status, and what the server says to it.
+    Answered(u16, String),
+    /// The answer was not HTTP: something else listens there.
+    Stranger(SocketAddr),
+}
+
+/// Asks the instance that serves on `bind` in this network namespace, within `timeout` in total.
+///
+/// # Errors
+/// When the answer is anything but 200.
+pub fn run(bind: Bind, probe: Probe, timeout: Duration) -> Result<(), Unhealthy> {
+    let deadline = Instant::now() + timeout;
+    let mut outcome = Ok(());
+    for address in bind.reachable_at() {
+        outcome = match ask(address, probe, deadline) {
+            Ok(answer) => return judge(address, &answer),
+            Err(error) => Err(Unhealthy::Unreachable(address, error)),
+        };
+    }
+    outcome
+}
+
+fn ask(address: SocketAddr, probe: Probe, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect_timeout(&address, left(deadline)?)?;
+    socket.set_write_timeout(Some(left(deadline)?))?;
+    let path = match probe {
+        Probe::Livez => "/livez",
+        Probe::Readyz => "/readyz",
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes())?;
+    let mut answer = Vec::with_capacity(MAX_ANSWER);
+    let mut chunk = [0; 512];
+    while answer.len() < MAX_ANSWER {
+        socket.set_read_timeout(Some(left(deadline)?))?;
+        match socket.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What a read timeout is called differs between systems (read(2), SO_RCVTIMEO).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(answer)
+}
+
+fn judge(address: SocketAddr, answer: &[u8]) -> Result<(), Unhealthy> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let (Ok(httparse::Status::Complete(length)), Some(code)) =
+        (response.parse(answer), response.code)
+    else {
+        return Err(Unhealthy::Stranger(address));
+    };
+    if code == 200 {
+        return Ok(());
+    }
+    let body = String::from_utf8_lossy(&answer[length..]);
+    let line = body.lines().next().unwrap_or_default();
+    Err(Unhealthy::Answered(code, printable(line)))
+}
+
+/// What is left: never zero, which would mean no timeout at all.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(late());
+    }
+    Ok(left)
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(address, error) => write!(f, "cannot reach {address}: {error}"),
+            Self::Answered(code, line) => write!(f, "{line} (HTTP {code})"),
+            Self::Stranger(address) => write!(f, "what answers on {address} is not HTTP"),
+        }
+    }
+}
+
+impl std::error::Error for Unhealthy {}

@@ -1,0 +1,288 @@
+//! The HTTP side: probes, metrics, status and nudges, for clients that may mean harm.
+//!
+//! One thread with one `poll(2)` owns the listener and every client, so that the cost of a client
+//! is a descriptor and at most [`limits::MAX_HEAD`] bytes, however slow it is. When all places are
+//! taken, a newcomer gets the place of the client that deserves it least: a probe is always
+//! accepted, and its request has come long before it could be the oldest. Requests are answered on
+//! the same thread: the longest answer, a scrape, is formatted in less than a millisecond, and
+//! nothing waits for the sync thread.
+//!
+//! No server library is used: those without async give each client a thread and read a head
+//! without bounds or deadline, and what is left of one behind these limits is the printing of a
+//! status line.
+//!
+//! This module speaks no TLS, keeps no connection alive, and serves nothing from the volume.
+
+pub mod bind;
+mod connection;
+pub mod limits;
+pub mod nudge;
+pub mod routes;
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::error::{Reason, Stage, SyncError};
+use crate::metrics::Metrics;
+use crate::status::Board;
+use crate::wake::Wake;
+use bind::Bind;
+use connection::{Connection, Context, Next, Rank};
+use limits::{MAX_CONNECTIONS, MAX_HEAD};
+use nudge::{Gate, NudgeConfig};
+
+/// A client that is younger is not evicted: its request may be on the way.
+const TENURE: Duration = Duration::from_millis(20);
+
+/// How long to leave new clients in the kernel's queue when there is no descriptor for them.
+const BREATHER: Duration = Duration::from_millis(100);
+
+/// What the routes answer from.
+pub struct Shared {
+    /// Health and status.
+    pub board: Arc<Board>,
+    /// Every series.
+    pub registry: Registry,
+    /// The series that serving moves itself.
+    pub metrics: Metrics,
+    /// What a nudge nudges.
+    pub wake: Arc<Wake>,
+    /// Who may nudge; `None` hides the route.
+    pub nudge: Option<NudgeConfig>,
+}
+
+/// A running server; dropping it ends it, with all its connections.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Serves on `bind` from now on.
+///
+/// # Errors
+/// Stage `start`: when the address cannot be listened on, or the thread cannot be started.
+pub fn start(bind: Bind, shared: Arc<Shared>) -> Result<Server, SyncError> {
+    let listen = || {
+        let listener = bind.listen()?;
+        let address = listener.local_addr()?;
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let front = Front {
+            listener,
+            stop: stop.clone(),
+            gate: shared.nudge.clone().map(Gate::new),
+            shared,
+            connections: Vec::with_capacity(MAX_CONNECTIONS),
+            accept_after: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("serve".to_owned())
+            .spawn(move || front.run())?;
+        Ok(Server {
+            address,
+            stop,
+            thread: Some(thread),
+        })
+    };
+    listen().map_err(|error: io::Error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => "stop what listens there, or choose another --http-bind",
+            ErrorKind::PermissionDenied => "choose a port above 1023 for --http-bind",
+            _ => "choose another --http-bind",
+        };
+        SyncError::new(
+            Stage::Start,
+            Reason::Other,
+            format!("cannot serve on {bind}"),
+        )
+        .with_hint(hint)
+        .with_source(error)
+    })
+}
+
+impl Server {
+    /// Where it listens: with the port that the kernel chose, if that was left to it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The counter is far from full, so this neither blocks nor fails.
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has been reported already, and has closed the port.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// The thread's state.
+struct Front {
+    listener: TcpListener,
+    stop: Arc<OwnedFd>,
+    shared: Arc<Shared>,
+    gate: Option<Gate>,
+    /// In the order in which they were accepted.
+    connections: Vec<Connection>,
+    /// Until when nobody is accepted.
+    accept_after: Option<Instant>,
+}
+
+impl Front {
+    fn run(mut self) {
+        let mut scratch = Box::new([0; MAX_HEAD]);
+        loop {
+            let now = Instant::now();
+            self.connections.retain_mut(|connection| {
+                now < connection.deadline() || connection.expire() == Next::Wait
+            });
+            if let Some(gate) = &mut self.gate {
+                gate.release(now, &self.shared.wake);
+            }
+            self.accept_after = self.accept_after.filter(|after| now < *after);
+            let Some(ready) = self.wait(now) else {
+                return;
+            };
+            let mut context = Context {
+                shared: &self.shared,
+                gate: &mut self.gate,
+                scratch: &mut scratch,
+            };
+            let mut each = ready.clients.iter();
+            self.connections.retain_mut(|connection| {
+                let ready = each.next().is_some_and(|ready| *ready);
+                !ready || connection.advance(&mut context) == Next::Wait
+            });
+            if ready.listener {
+                self.accept(&mut scratch);
+            }
+        }
+    }
+
+    /// Waits until something is ready or due; `None` means stop.
+    fn wait(&self, now: Instant) -> Option<Ready> {
+        let deadlines = self.connections.iter().map(Connection::deadline);
+        let due = deadlines
+            .chain(self.accept_after)
+            .chain(self.gate.as_ref().and_then(Gate::due))
+            .min()
+            .map(|due| due.saturating_duration_since(now));
+        let timeout = due.map(|due| Timespec {
+            tv_sec: i64::try_from(due.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: due.subsec_nanos().into(),
+        });
+        let accepting = match self.accept_after {
+            None => PollFlags::IN,
+            Some(_) => PollFlags::empty(),
+        };
+        let mut fds = Vec::with_capacity(2 + self.connections.len());
+        fds.push(PollFd::new(&*self.stop, PollFlags::IN));
+        fds.push(PollFd::new(&self.listener, accepting));
+        fds.extend(
+            self.connections
+                .iter()
+                .map(|connection| PollFd::new(connection.socket(), connection.interest())),
+        );
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            // Interrupted, or out of memory: as if nothing were ready.
+            return Some(Ready::default());
+        }
+        let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready[0] {
+            return None;
+        }
+        Some(Ready {
+            listener: ready[1],
+            clients: ready[2..].to_vec(),
+        })
+    }
+
+    /// Accepts whoever waits, and answers those at once who have asked already.
+    fn accept(&mut self, scratch: &mut [u8; MAX_HEAD]) {
+        for _ in 0..MAX_CONNECTIONS {
+            let now = Instant::now();
+            if self.connections.len() >= MAX_CONNECTIONS && !self.evict(now, TENURE) {
+                return;
+            }
+            let socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // A client that is gone again, or one that a firewall forbids (accept(2)).
+                Err(error) if !out_of_resources(&error) => continue,
+                Err(_) => {
+                    if !self.evict(now, Duration::ZERO) {
+                        self.accept_after = Some(now + BREATHER);
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if socket.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let mut connection = Connection::new(socket, now);
+            let mut context = Context {
+                shared: &self.shared,
+                gate: &mut self.gate,
+                scratch,
+            };
+            if connection.advance(&mut context) == Next::Wait {
+                self.connections.push(connection);
+            }
+        }
+    }
+
+    /// Closes the oldest of those who deserve their place least, sparing those that have not had
+    /// it for as long as `tenure`; if all are spared, nobody is accepted until one is not.
+    fn evict(&mut self, now: Instant, tenure: Duration) -> bool {
+        let spared_until = |connection: &Connection| match connection.rank() {
+            Rank::Done => now,
+            Rank::Incomplete | Rank::Owed => connection.accepted() + tenure,
+        };
+        let least = self
+            .connections
+            .iter()
+            .enumerate()
+            .filter(|(_, connection)| spared_until(connection) <= now)
+            // The first of equals, which is the oldest.
+            .min_by_key(|(_, connection)| connection.rank())
+            .map(|(index, _)| index);
+        match least {
+            Some(index) => {
+                self.connections.remove(index);
+            }
+            None => self.accept_after = self.connections.iter().map(spared_until).min(),
+        }
+        least.is_some()
+    }
+}
+
+/// What [`Front::wait`] found.
+#[derive(Default)]
+struct Ready {
+    listener: bool,
+    clients: Vec<bool>,
+}
+
+fn out_of_resources(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let resources = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| resources.contains(&errno))
+}

@@ -1,0 +1,219 @@
+//! What each path answers. The whole list is [`ROUTES`]; all else is 404.
+//!
+//! This module does not read requests or write answers to sockets, and `POST /nudge` beyond its
+//! place in the list is the business of [`nudge`](super::nudge).
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::Shared;
+use super::limits::{Head, Method, Refusal};
+use crate::metrics;
+use crate::status::Snapshot;
+
+/// Every path that is served, with the methods it takes and what it is for.
+pub const ROUTES: [(&str, &str, &str); 6] = [
+    ("/", "GET, HEAD", "this list"),
+    (
+        "/livez",
+        "GET, HEAD",
+        "200 while the sync loop runs, 503 when it is stuck",
+    ),
+    (
+        "/readyz",
+        "GET, HEAD",
+        "200 once a tree is published, and with --max-staleness while it is fresh; else 503",
+    ),
+    ("/metrics", "GET, HEAD", "OpenMetrics for Prometheus"),
+    ("/status", "GET, HEAD", "the state of every target, as JSON"),
+    (
+        NUDGE,
+        "POST",
+        "poll now; needs the bearer token, and is 404 while none is configured",
+    ),
+];
+
+/// The one path that takes a body.
+pub(super) const NUDGE: &str = "/nudge";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// An answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    status: u16,
+    content_type: &'static str,
+    header: Option<(&'static str, &'static str)>,
+    body: Vec<u8>,
+}
+
+/// What to do about a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Send this.
+    Answer(Reply),
+    /// Ask the gate for nudges.
+    Nudge,
+}
+
+/// The document at `/status`.
+#[derive(Serialize)]
+struct Status {
+    targets: [Snapshot; 1],
+}
+
+/// Finds the answer to a request.
+pub(super) fn route(head: &Head, shared: &Shared) -> Route {
+    let known = ROUTES.iter().find(|(path, ..)| *path == head.path);
+    let hidden = |path: &str| path == NUDGE && shared.nudge.is_none();
+    let Some((path, allowed, _)) = known.filter(|(path, ..)| !hidden(path)) else {
+        return Route::Answer(Reply::not_found());
+    };
+    let takes = match head.method {
+        Method::Get | Method::Head => *path != NUDGE,
+        Method::Post => *path == NUDGE,
+        Method::Other => false,
+    };
+    if !takes {
+        return Route::Answer(Reply::text(405, "method not allowed").with("Allow", allowed));
+    }
+    Route::Answer(match *path {
+        "/livez" => probe(shared.board.health().live, "the sync loop is stuck"),
+        "/readyz" => {
+            let health = shared.board.health();
+            let why = if health.stale {
+                "the last successful poll is longer ago than --max-staleness"
+            } else {
+                "nothing is published yet"
+            };
+            probe(health.ready, why)
+        }
+        "/metrics" => scrape(shared),
+        "/status" => status(shared),
+        NUDGE => return Route::Nudge,
+        _ => index(),
+    })
+}
+
+impl Reply {
+    /// A line of text.
+    pub(super) fn text(status: u16, line: &str) -> Self {
+        Self {
+            status,
+            content_type: TEXT,
+            header: None,
+            body: format!("{line}\n").into_bytes(),
+        }
+    }
+
+    /// The answer for a path that is not served.
+    pub(super) fn not_found() -> Self {
+        Self::text(404, "not found")
+    }
+
+    /// Adds a header.
+    pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// The answer as it goes over the wire (RFC 9112, section 4); `head_only` for HEAD.
+    pub(super) fn into_bytes(self, head_only: bool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256 + self.body.len());
+        let header = match self.header {
+            Some((name, value)) => format!("{name}: {value}\r\n"),
+            None => String::new(),
+        };
+        // Writing to memory cannot fail.
+        let _ = write!(
+            bytes,
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{header}\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+            self.status,
+            phrase(self.status),
+            httpdate::fmt_http_date(SystemTime::now()),
+            self.content_type,
+            self.body.len(),
+        );
+        if !head_only {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::text(refusal.status(), &refusal.to_string())
+    }
+}
+
+fn probe(good: bool, why_not: &str) -> Reply {
+    if good {
+        Reply::text(200, "ok")
+    } else {
+        Reply::text(503, why_not)
+    }
+}
+
+fn scrape(shared: &Shared) -> Reply {
+    let health = shared.board.health();
+    shared.metrics.health(health.ready, health.stale);
+    match metrics::encode(&shared.registry) {
+        Ok(page) => Reply {
+            status: 200,
+            content_type: metrics::CONTENT_TYPE,
+            header: None,
+            body: page.into_bytes(),
+        },
+        Err(_) => Reply::text(500, "a metric cannot be formatted"),
+    }
+}
+
+fn status(shared: &Shared) -> Reply {
+    let status = Status {
+        targets: [shared.board.snapshot()],
+    };
+    match serde_json::to_vec_pretty(&status) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            Reply {
+                status: 200,
+                content_type: "application/json",
+                header: None,
+                body,
+            }
+        }
+        Err(_) => Reply::text(500, "the status cannot be formatted"),
+    }
+}
+
+fn index() -> Reply {
+    let lines: Vec<_> = ROUTES
+        .iter()
+        .map(|(path, methods, purpose)| format!("{path:<10}{methods:<11}{purpose}"))
+        .collect();
+    Reply::text(200, &lines.join("\n"))
+}
+
+fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        // The phrase may be empty (RFC 9112, section 4).
+        _ => "",
+    }
+}
