@@ -8,6 +8,7 @@ mod abuse;
 mod bad_input;
 mod contract;
 mod disk;
+mod http;
 mod kill_points;
 mod main_job;
 mod refs;

@@ -215,7 +215,8 @@ fn tls_failure(stage: Stage, url: &Url, error: rustls::Error) -> SyncError {
                     Some("use the name in the certificate for --repo, or correct the certificate"),
                 )
             }
-            CertificateError::UnknownIssuer => (
+            // A bad signature: an authority of that name is known, with another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 format!(
                     "the certificate of {host} is signed by an authority that is not known here"
                 ),

@@ -3,6 +3,7 @@
 //!
 //! This module does not know what the bytes mean.
 
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -109,6 +110,10 @@ impl Client {
                 ));
             }
             url = self.redirected(&url, &response, stage)?;
+            // A short body read to its end leaves the connection fit for the next request; how
+            // that goes does not matter, the budget aside.
+            let body = response.into_body().into_reader();
+            let _ = io::copy(&mut body.take(MAX_HEAD as u64), &mut io::sink());
         }
         Err(SyncError::new(
             stage,

@@ -4,9 +4,12 @@ pub mod answers;
 pub mod environment;
 pub mod foreign;
 pub mod full_disk;
+pub mod http_server;
 pub mod readers;
 pub mod root;
 pub mod sidecar;
 pub mod tree_compare;
 pub mod upstream;
 pub mod wait;
+//! The real servers and their misbehaviour, for all integration tests.
+
