@@ -1,4 +1,5 @@
 //! Integration tests: the real binary, real repositories, real servers, in one test binary.
+//! Integration tests: the library and the program against real servers, in one test binary.
 #![allow(
     clippy::unwrap_used,
     reason = "in a test a panic with the cause is the report"
@@ -14,6 +15,7 @@ mod main_job;
 mod refs;
 mod serve;
 mod signals;
+mod ssh;
 mod store;
 mod support;
 mod volume;

@@ -427,3 +427,41 @@ fn public_line(key: &PrivateKey) -> String {
         Err(_) => format!("(of type {})", key.algorithm()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_ssh_stack_is_an_error_of_the_operation() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let connection = Connection {
+            runtime: Some(runtime),
+            handle: None,
+            notes: SharedNotes::default(),
+            endpoint: Endpoint {
+                host: "::1".to_owned(),
+                port: 22,
+                user: "git".to_owned(),
+            },
+        };
+        let budget = Budget::new(Duration::MAX, Duration::MAX, Arc::default());
+        let operation = Operation {
+            stage: Stage::Poll,
+            budget: &budget,
+        };
+        let error = connection
+            .drive(operation, "reading from", None, async {
+                panic!("on purpose")
+            })
+            .unwrap_err();
+        assert_eq!(error.reason, Reason::Other);
+        assert_eq!(
+            error.to_string(),
+            "reading from [::1]:22: the SSH client failed"
+        );
+    }
+}

@@ -16,6 +16,9 @@ use super::connection::{Connection, Operation};
 /// The most that is kept of the command's error text.
 const MAX_STDERR: usize = 4 << 10;
 
+/// The most error text that is listened to at all.
+const ENDLESS_STDERR: u64 = 1 << 20;
+
 /// How long a connection that was idle may take to open a channel before it counts as dead: such
 /// a connection may have died unnoticed, and a fresh one is cheap.
 const PROBE: Duration = Duration::from_secs(5);
@@ -38,6 +41,7 @@ pub(super) struct Exec<'a> {
     /// Output that came with the last message and that no machine has taken yet.
     pending: Vec<u8>,
     stderr: Vec<u8>,
+    stderr_bytes: u64,
     exit: Option<u32>,
 }
 
@@ -69,6 +73,7 @@ impl<'a> Exec<'a> {
             decoder: Decoder::new(),
             pending: Vec::new(),
             stderr: Vec::new(),
+            stderr_bytes: 0,
             exit: None,
         })
     }
@@ -133,6 +138,13 @@ impl<'a> Exec<'a> {
         match self.connection.drive(self.operation, WHAT, None, waiting)? {
             Some(ChannelMsg::Data { data }) => return self.feed(&data, machine),
             Some(ChannelMsg::ExtendedData { data, .. }) => {
+                self.stderr_bytes += data.len() as u64;
+                if self.stderr_bytes > ENDLESS_STDERR {
+                    return Err(self.operation.error(
+                        Reason::Limit,
+                        format!("{} sends error text without end", self.remote),
+                    ));
+                }
                 let room = MAX_STDERR.saturating_sub(self.stderr.len());
                 self.stderr.extend_from_slice(&data[..data.len().min(room)]);
             }

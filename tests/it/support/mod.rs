@@ -8,8 +8,12 @@ pub mod http_server;
 pub mod readers;
 pub mod root;
 pub mod sidecar;
+pub mod sshd;
+pub mod tcp_proxy;
 pub mod tree_compare;
 pub mod upstream;
 pub mod wait;
 //! The real servers and their misbehaviour, for all integration tests.
+
+//! What the tests stand on: real servers and a real repository.
 
