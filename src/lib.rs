@@ -7,4 +7,5 @@ pub mod error;
 pub mod remote;
 pub mod repo_url;
 pub mod secret;
+pub mod store;
 pub mod volume;

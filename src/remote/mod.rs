@@ -3,6 +3,8 @@
 //! This module knows the network and the git protocol. It does not know the store, the volume or
 //! when to try again: `sync` joins them, and the supervisor decides on the next attempt.
 
+pub mod local;
+
 use std::path::PathBuf;
 
 use crate::budget::Budget;
