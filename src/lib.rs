@@ -11,5 +11,6 @@ pub mod repo_url;
 pub mod secret;
 pub mod serve;
 pub mod status;
+pub mod store;
 pub mod volume;
 pub mod wake;
