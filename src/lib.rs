@@ -4,6 +4,8 @@
 pub mod budget;
 pub mod commit;
 pub mod error;
+pub mod manifest;
 pub mod remote;
 pub mod repo_url;
 pub mod secret;
+pub mod tree;

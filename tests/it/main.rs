@@ -1,2 +1,4 @@
-//! Integration tests.
-fn main() {}
+//! Integration tests: one binary, a module a subject.
+
+mod support;
+mod tree;
