@@ -203,6 +203,10 @@ impl Store {
                 return Err(format!("{needed} is missing"));
             }
         }
+        // We never write an empty one: this is what a power cut left of it.
+        if fs::metadata(self.path.join(SHALLOW)).is_ok_and(|metadata| metadata.len() == 0) {
+            return Err("the shallow boundary is lost".to_owned());
+        }
         for dir in ["", "objects/info", TIPS] {
             remove_files(&self.path.join(dir), |path, metadata| {
                 let is_lock = path.extension().is_some_and(|e| e == "lock");
@@ -253,11 +257,12 @@ impl Store {
     }
 }
 
-/// Writes a file by renaming a synced one into place.
+/// Writes a file by renaming a new one into place. It is not synced: what a power cut makes of it
+/// is an empty file, which [`Store::heal`] knows what to do with.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("lock");
     let written = fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
+        .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

@@ -106,7 +106,10 @@ impl Store {
             return error.with_source(cause);
         }
         // Deltas whose base we claimed to have, and do not.
-        if cause.code() == ErrorCode::NotFound || text.contains("REF_DELTA") {
+        if cause.code() == ErrorCode::NotFound
+            || text.contains("delta base")
+            || text.contains("thin pack")
+        {
             return error(
                 Reason::Store,
                 format!("{} lacks the base of a delta", self.path.display()),
