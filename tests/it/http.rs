@@ -860,6 +860,68 @@ fn a_redirect_is_followed_and_remembered_and_credentials_stay_behind() {
 }
 
 #[test]
+fn a_refusal_after_a_redirect_says_that_credentials_stayed_behind() {
+    let upstream = Upstream::new();
+    let (from, to) = (upstream.serve(), upstream.serve());
+    from.inject(Fault::Redirect(301, to.base()));
+    to.require_auth("git", "token");
+    let mut settings = config(&from.url("repo.git"));
+    settings.auth.password = Some(Secret::new("token"));
+    let error = poll(&mut *remote::open(&settings).unwrap(), &main_branch()).unwrap_err();
+    assert_eq!(error.reason, Reason::Auth);
+    assert!(error.to_string().contains(&to.base()), "{error}");
+    assert!(
+        error.hint().unwrap().contains("new address"),
+        "{:?}",
+        error.hint()
+    );
+}
+
+#[test]
+fn a_connect_that_hangs_ends_at_the_deadline_and_when_cancelled() {
+    // A listener whose queue is full drops what knocks.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        queued.push(stream);
+    }
+    let url = format!("http://{address}/r");
+    let error = open(&url)
+        .tip(&main_branch(), &budget(Duration::from_millis(500)))
+        .unwrap_err();
+    assert_eq!(error.reason, Reason::Timeout, "{}", error.chain());
+
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let endless = Budget::new(AMPLE, AMPLE, cancelled.clone());
+    let polling = thread::spawn(move || open(&url).tip(&main_branch(), &endless));
+    cancelled.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    assert!(polling.join().unwrap().unwrap_err().is_cancelled());
+    assert!(started.elapsed() < Duration::from_millis(1500));
+}
+
+#[test]
+fn an_answer_whose_end_never_comes_is_used_all_the_same() {
+    let upstream = Upstream::new();
+    let server = upstream.serve();
+    let mut remote = open(&server.url("repo.git"));
+    let length = {
+        tip_of(&mut *remote, &main_branch());
+        server.clear_log();
+        tip_of(&mut *remote, &main_branch());
+        // One line for the branch, one for HEAD, and the flush.
+        let line = |name: &str| 4 + 40 + 1 + name.len() + 1;
+        line("refs/heads/main") + line("HEAD symref-target:refs/heads/main") + 4
+    };
+    server.inject(Fault::StallAfter(length));
+    tip_of(&mut *remote, &main_branch());
+    server.clear();
+    tip_of(&mut *remote, &main_branch());
+}
+
+#[test]
 fn a_redirect_on_the_same_host_keeps_the_credentials() {
     let upstream = Upstream::new();
     let server = upstream.serve();
