@@ -54,7 +54,7 @@ pub(super) struct Question<'a> {
     pub stage: Stage,
     /// The body of a POST; a GET without.
     pub body: Option<&'a [u8]>,
-    /// The type of the answer that is wanted, and of the body (its request form).
+    /// The type of the answer that is wanted; the type of a POST's body follows from it.
     pub content_type: &'static str,
     /// Whether to ask for version 2 of the protocol.
     pub version_2: bool,
@@ -162,7 +162,9 @@ impl Client {
         };
         match call(agent, url, question, authorization) {
             // The server may close an idle connection at any time, also while we write to it.
-            Err(_) if self.watch.dialled() == dialled && self.watch.stop().is_none() => {
+            Err(ureq::Error::Io(_))
+                if self.watch.dialled() == dialled && self.watch.stop().is_none() =>
+            {
                 call(agent, url, question, authorization).map_err(fails)
             }
             result => result.map_err(fails),
@@ -224,7 +226,7 @@ fn call(
     question: Question<'_>,
     authorization: Option<&Secret>,
 ) -> Result<Response<Body>, ureq::Error> {
-    let mut headers = vec![("Accept", question.content_type.to_owned())];
+    let mut headers = Vec::with_capacity(4);
     if question.version_2 {
         headers.push(("Git-Protocol", "version=2".to_owned()));
     }
@@ -241,7 +243,10 @@ fn call(
         }
         Some(body) => {
             let sent = question.content_type.replace("-result", "-request");
-            let mut request = agent.post(url.as_str()).header("Content-Type", sent);
+            let mut request = agent
+                .post(url.as_str())
+                .header("Accept", question.content_type)
+                .header("Content-Type", sent);
             for (name, value) in headers {
                 request = request.header(name, value);
             }
