@@ -285,10 +285,17 @@ impl Metrics {
 
     /// A cycle failed. A shutdown is no failure and moves nothing.
     pub fn failure(&self, error: &SyncError) {
+        if !error.is_cancelled() {
+            self.failure_aside(error);
+            self.consecutive_failures.inc();
+        }
+    }
+
+    /// Something beside the cycles failed, such as housekeeping: no cycle in a row.
+    pub fn failure_aside(&self, error: &SyncError) {
         let reason = Reason::FAILURES.iter().position(|r| *r == error.reason);
         if let Some(reason) = reason {
             self.failures[error.stage as usize * Reason::FAILURES.len() + reason].inc();
-            self.consecutive_failures.inc();
         }
     }
 

@@ -8,6 +8,7 @@ pub mod local;
 pub mod protocol;
 pub mod ssh;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::budget::Budget;
@@ -32,6 +33,16 @@ pub enum RefName {
     Short(String),
     /// A full commit id: nothing to poll.
     Commit(Commit),
+}
+
+impl fmt::Display for RefName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head => f.write_str("HEAD"),
+            Self::Full(name) | Self::Short(name) => f.write_str(name),
+            Self::Commit(commit) => commit.fmt(f),
+        }
+    }
 }
 
 /// A ref as the remote has it now.

@@ -7,9 +7,9 @@
 //! the same thread: the longest answer, a scrape, is formatted in less than a millisecond, and
 //! nothing waits for the sync thread.
 //!
-//! No server library is used: those without async give each client a thread and read a head
-//! without bounds or deadline, and what is left of one behind these limits is the printing of a
-//! status line.
+//! tiny_http formats the answers. Its own server is not used: it gives each client a thread and
+//! reads a head without bounds or deadline, and no limit in front of it could be simpler than
+//! reading the request here.
 //!
 //! This module speaks no TLS, keeps no connection alive, and serves nothing from the volume.
 

@@ -3,10 +3,8 @@
 //! This module does not read requests or write answers to sockets, and `POST /nudge` beyond its
 //! place in the list is the business of [`nudge`](super::nudge).
 
-use std::io::Write;
-use std::time::SystemTime;
-
 use serde::Serialize;
+use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 use super::Shared;
 use super::limits::{Head, Method, Refusal};
@@ -14,8 +12,7 @@ use crate::metrics;
 use crate::status::Snapshot;
 
 /// Every path that is served, with the methods it takes and what it is for.
-pub const ROUTES: [(&str, &str, &str); 6] = [
-    ("/", "GET, HEAD", "this list"),
+pub const ROUTES: [(&str, &str, &str); 5] = [
     (
         "/livez",
         "GET, HEAD",
@@ -93,7 +90,7 @@ pub(super) fn route(head: &Head, shared: &Shared) -> Route {
         "/metrics" => scrape(shared),
         "/status" => status(shared),
         NUDGE => return Route::Nudge,
-        _ => index(),
+        _ => Reply::not_found(),
     })
 }
 
@@ -119,27 +116,29 @@ impl Reply {
         self
     }
 
-    /// The answer as it goes over the wire (RFC 9112, section 4); `head_only` for HEAD.
+    /// The answer as it goes over the wire; `head_only` for HEAD.
+    ///
+    /// As HTTP/1.0, which says that the connection ends with the answer: tiny_http prints no
+    /// `Connection` header.
     pub(super) fn into_bytes(self, head_only: bool) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(256 + self.body.len());
-        let header = match self.header {
-            Some((name, value)) => format!("{name}: {value}\r\n"),
-            None => String::new(),
-        };
-        // Writing to memory cannot fail.
-        let _ = write!(
-            bytes,
-            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{header}\
-             Cache-Control: no-store\r\nConnection: close\r\n\r\n",
-            self.status,
-            phrase(self.status),
-            httpdate::fmt_http_date(SystemTime::now()),
-            self.content_type,
-            self.body.len(),
+        let headers = [
+            ("Server", "git-volume-reloader"),
+            ("Content-Type", self.content_type),
+            ("Cache-Control", "no-store"),
+        ];
+        let headers = headers.into_iter().chain(self.header);
+        let response = Response::new(
+            StatusCode(self.status),
+            headers
+                .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
+                .collect(),
+            self.body.as_slice(),
+            Some(self.body.len()),
+            None,
         );
-        if !head_only {
-            bytes.extend_from_slice(&self.body);
-        }
+        let mut bytes = Vec::with_capacity(256 + self.body.len());
+        // Writing to memory cannot fail.
+        let _ = response.raw_print(&mut bytes, HTTPVersion(1, 0), &[], head_only, None);
         bytes
     }
 }
@@ -187,33 +186,5 @@ fn status(shared: &Shared) -> Reply {
             }
         }
         Err(_) => Reply::text(500, "the status cannot be formatted"),
-    }
-}
-
-fn index() -> Reply {
-    let lines: Vec<_> = ROUTES
-        .iter()
-        .map(|(path, methods, purpose)| format!("{path:<10}{methods:<11}{purpose}"))
-        .collect();
-    Reply::text(200, &lines.join("\n"))
-}
-
-fn phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        202 => "Accepted",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        // The phrase may be empty (RFC 9112, section 4).
-        _ => "",
     }
 }
