@@ -57,7 +57,10 @@ fn bad_usage_exits_with_2_and_says_what_is_wrong() {
         (&[][..], "--repo"),
         (&["--repo", "/r"][..], "--root"),
         (&["--repo", "ftp://h/r", "--root", "/v"][..], "scheme"),
-        (&["--repo", "/r", "--root", "/v", "--ref", "a b"][..], "--ref"),
+        (
+            &["--repo", "/r", "--root", "/v", "--ref", "a b"][..],
+            "--ref",
+        ),
     ] {
         let output = run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -1,5 +1,5 @@
-//! Integration tests: the real binary, real repositories, real servers, in one test binary.
-//! Integration tests: the library and the program against real servers, in one test binary.
+//! The integration tests: facts about the library and the program, on real servers and files, in
+//! one test binary.
 #![allow(
     clippy::unwrap_used,
     reason = "in a test a panic with the cause is the report"
@@ -7,6 +7,7 @@
 
 mod abuse;
 mod bad_input;
+mod cli;
 mod contract;
 mod disk;
 mod http;
@@ -20,12 +21,3 @@ mod store;
 mod support;
 mod tree;
 mod volume;
-//! The integration tests: facts about the library and the program, on real servers and files.
-
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test, and what serves tests, may fail by panicking"
-)]
-
-//! Integration tests: one binary, a module a subject.
-

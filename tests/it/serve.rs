@@ -131,7 +131,7 @@ pub(crate) fn read_answer(socket: &mut TcpStream) -> Answer {
         .split_once("\r\n\r\n")
         .unwrap_or_else(|| panic!("no head: {text:?}"));
     let mut lines = head.split("\r\n");
-    let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+    let status = lines.next().unwrap().strip_prefix("HTTP/1.0 ").unwrap();
     let headers = lines
         .map(|line| line.split_once(": ").unwrap())
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
@@ -144,12 +144,10 @@ pub(crate) fn read_answer(socket: &mut TcpStream) -> Answer {
 }
 
 #[test]
-fn every_listed_route_is_served_and_lists_itself() {
+fn every_listed_route_is_served_and_all_else_is_404() {
     let dir = tempfile::tempdir().unwrap();
     let service = Service::start(Some(&dir.path().join("token")), None);
-    let index = service.get("/").body;
     for (path, methods, _) in ROUTES {
-        assert!(index.contains(path));
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
             let answer = service.ask(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
             let taken = methods.split(", ").any(|known| known == method);
@@ -158,10 +156,10 @@ fn every_listed_route_is_served_and_lists_itself() {
             if !taken {
                 assert_eq!(answer.headers["allow"], methods);
             }
-            assert_eq!(answer.headers["connection"], "close");
         }
     }
     for path in [
+        "/",
         "/nothing",
         "/livez/",
         "//livez",
@@ -177,7 +175,7 @@ fn every_listed_route_is_served_and_lists_itself() {
 #[test]
 fn head_is_get_without_a_body() {
     let service = Service::start(None, None);
-    for path in ["/livez", "/readyz", "/status", "/"] {
+    for path in ["/livez", "/readyz", "/status"] {
         let get = service.get(path);
         let head = service.ask(&format!("HEAD {path} HTTP/1.0\r\n\r\n"));
         assert_eq!((head.status, head.body.as_str()), (get.status, ""));

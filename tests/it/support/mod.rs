@@ -1,4 +1,5 @@
-//! What the tests stand on: real servers, a real repository, the sidecar as a child process.
+//! What the tests stand on: real servers and their misbehaviour, a real repository, the sidecar as a
+//! child process.
 
 pub mod answers;
 pub mod environment;
@@ -14,9 +15,3 @@ pub mod tcp_proxy;
 pub mod tree_compare;
 pub mod upstream;
 pub mod wait;
-//! The real servers and their misbehaviour, for all integration tests.
-
-//! What the tests stand on: real servers and a real repository.
-
-//! What the tests share.
-
