@@ -213,6 +213,18 @@ fn an_update_brings_the_change_alone() {
 }
 
 #[test]
+fn objects_of_every_size_arrive() {
+    let world = World::new();
+    for size in [0, 1, 15, 16, 2047, 2048, 262_143, 262_144, 5_000_000] {
+        let noise: String = (0..size).map(|_| fastrand::alphanumeric()).collect();
+        fs::write(world.upstream().join(format!("f{size}")), noise).unwrap();
+    }
+    let commit = world.commit("last", "x");
+    world.fetch(commit, 1);
+    world.assert_same(commit);
+}
+
+#[test]
 fn moves_force_pushes_and_unknown_haves_are_fetched_whole() {
     let world = World::new();
     let first = world.commit("a/file", "1");
