@@ -2,15 +2,18 @@
 //! transport.
 //!
 //! Opens the repository for every operation, so that repacking it, or replacing it by another, is
-//! no event. It never writes to it, runs nothing from it, and follows no remote of it.
+//! no event. It never writes to it, runs nothing from it, and follows no remote of it. What it
+//! sends is whole objects: looking for deltas would take longer than copying what they save.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use git2::{
-    ErrorCode, ObjectType, Oid, PackBuilder, Reference, Repository, RepositoryOpenFlags, Sort, Tree,
-};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use git2::{ErrorCode, ObjectType, Oid, Reference, Repository, RepositoryOpenFlags, Sort, Tree};
+use ring::digest;
 
 use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
 use crate::budget::Budget;
@@ -167,17 +170,14 @@ impl Remote for LocalRemote {
 
         let mut selection = Selection {
             repository: &repository,
-            builder: repository.packbuilder().map_err(failed)?,
+            objects: Vec::new(),
             seen: HashSet::new(),
             budget,
         };
         let mut object = want;
         while let Some(tag) = object.as_tag() {
             let target = tag.target().map_err(failed)?;
-            selection
-                .builder
-                .insert_object(tag.id(), None)
-                .map_err(failed)?;
+            selection.objects.push(tag.id());
             object = target;
         }
         selection
@@ -274,7 +274,7 @@ fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
 /// The objects that go into the pack.
 struct Selection<'r> {
     repository: &'r Repository,
-    builder: PackBuilder<'r>,
+    objects: Vec<Oid>,
     seen: HashSet<Oid>,
     budget: &'r Budget,
 }
@@ -296,7 +296,7 @@ impl<'r> Selection<'r> {
                 continue;
             }
             let commit = self.repository.find_commit(*id)?;
-            self.builder.insert_object(*id, None)?;
+            self.objects.push(*id);
             let mut bases: Vec<Oid> = commit
                 .parent_ids()
                 .filter_map(|parent| roots.get(&parent).copied())
@@ -311,15 +311,15 @@ impl<'r> Selection<'r> {
     }
 
     fn add_tree(&mut self, root: Oid, bases: &[Oid]) -> Result<(), git2::Error> {
-        let mut waiting = vec![(root, bases.to_vec(), None)];
-        while let Some((id, bases, name)) = waiting.pop() {
+        let mut waiting = vec![(root, bases.to_vec())];
+        while let Some((id, bases)) = waiting.pop() {
             if bases.contains(&id) || !self.seen.insert(id) {
                 continue;
             }
             if self.budget.check().is_err() {
                 return Err(git2::Error::from_str("interrupted"));
             }
-            self.builder.insert_object(id, name.as_deref())?;
+            self.objects.push(id);
             // A base that the source has lost holds nothing that may be left out.
             let bases: Vec<Tree<'r>> = bases
                 .iter()
@@ -330,19 +330,18 @@ impl<'r> Selection<'r> {
                     .iter()
                     .filter_map(|base| base.get_name_bytes(entry.name_bytes()))
                     .map(|held| (held.id(), held.kind()));
-                let name = std::str::from_utf8(entry.name_bytes()).ok();
                 match entry.kind() {
                     Some(ObjectType::Tree) => {
                         let held = held
                             .filter(|(_, kind)| *kind == Some(ObjectType::Tree))
                             .map(|(id, _)| id)
                             .collect();
-                        waiting.push((entry.id(), held, name.map(str::to_owned)));
+                        waiting.push((entry.id(), held));
                     }
                     Some(ObjectType::Blob) => {
                         let is_held = held.into_iter().any(|(id, _)| id == entry.id());
                         if !is_held && self.seen.insert(entry.id()) {
-                            self.builder.insert_object(entry.id(), name)?;
+                            self.objects.push(entry.id());
                         }
                     }
                     // A submodule's commit lives elsewhere.
@@ -353,34 +352,59 @@ impl<'r> Selection<'r> {
         Ok(())
     }
 
-    /// Writes the pack; returns its size in bytes.
-    fn send(mut self, pack: &mut dyn PackSink) -> Result<u64, SyncError> {
-        let interrupted =
-            |cause| SyncError::interrupted(Stage::Fetch, "reading the repository", cause);
-        let limits = self.budget.clone();
-        self.builder
-            .set_progress_callback(move |_, _, _| limits.check().is_ok())
-            .map_err(unsent)?;
-        self.builder.set_threads(0);
+    /// Writes the pack (gitformat-pack, version 2); returns its size in bytes.
+    fn send(self, pack: &mut dyn PackSink) -> Result<u64, SyncError> {
+        let odb = self.repository.odb().map_err(unsent)?;
+        let mut sum = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         let mut bytes = 0;
-        let mut failure = None;
-        let sent = self.builder.foreach(|chunk| {
+        let mut write = |chunk: &[u8]| {
+            sum.update(chunk);
             bytes += chunk.len() as u64;
-            match pack.write(chunk) {
-                Ok(()) => true,
-                Err(error) => {
-                    failure = Some(error);
-                    false
-                }
-            }
-        });
-        if let Some(error) = failure {
-            return Err(error);
+            pack.write(chunk)
+        };
+        let count = u32::try_from(self.objects.len())
+            .map_err(|_| unsent(git2::Error::from_str("more objects than a pack can hold")))?;
+        let mut header = *b"PACK\0\0\0\x02\0\0\0\0";
+        header[8..].copy_from_slice(&count.to_be_bytes());
+        write(&header)?;
+        for id in self.objects {
+            self.budget.check().map_err(|cause| {
+                SyncError::interrupted(Stage::Fetch, "reading the repository", cause)
+            })?;
+            let object = odb.read(id).map_err(unsent)?;
+            let entry = entry_header(object.kind(), object.data().len());
+            let mut encoder = ZlibEncoder::new(entry, Compression::default());
+            // Writing into memory does not fail.
+            let packed = encoder
+                .write_all(object.data())
+                .and_then(|()| encoder.finish())
+                .map_err(|cause| unsent(git2::Error::from_str(&cause.to_string())))?;
+            write(&packed)?;
         }
-        self.budget.check().map_err(interrupted)?;
-        sent.map_err(unsent)?;
-        Ok(bytes)
+        let sum = sum.finish();
+        pack.write(sum.as_ref())?;
+        Ok(bytes + sum.as_ref().len() as u64)
     }
+}
+
+/// Kind and size before an object's data: four bits of the size, then seven a byte.
+fn entry_header(kind: ObjectType, size: usize) -> Vec<u8> {
+    let kind: u8 = match kind {
+        ObjectType::Commit => 1,
+        ObjectType::Tree => 2,
+        ObjectType::Tag => 4,
+        _ => 3,
+    };
+    let mut rest = size >> 4;
+    let mut header = vec![kind << 4 | (size & 0xf) as u8];
+    while rest > 0 {
+        if let Some(last) = header.last_mut() {
+            *last |= 0x80;
+        }
+        header.push((rest & 0x7f) as u8);
+        rest >>= 7;
+    }
+    header
 }
 
 fn unsent(cause: git2::Error) -> SyncError {

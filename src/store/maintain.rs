@@ -100,12 +100,18 @@ impl Store {
                 .map_err(disk)?;
             let (garbage, live_bytes) = plan(&packs, &indexes, live.as_ref());
             let doomed = if many {
-                garbage.max(roll_up_count(&packs))
+                // Cheap and needed now; if much garbage is left, the next call sees to it.
+                roll_up_count(&packs)
             } else {
                 garbage
             };
             if doomed > 0 {
-                self.rewrite(&repository, &packs, &indexes, doomed, live.as_ref(), budget)?;
+                self.rewrite(&repository, &packs, &indexes, doomed, live.as_ref(), budget)
+                    .inspect_err(|_| {
+                        // What did not fit into this budget will not fit into the next either:
+                        // not again before the store has doubled.
+                        self.live_bytes.store(bytes, Ordering::Relaxed);
+                    })?;
                 rewritten = true;
             }
             let left = total(&packs::list(&directory).map_err(disk)?);

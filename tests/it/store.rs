@@ -213,6 +213,18 @@ fn an_update_brings_the_change_alone() {
 }
 
 #[test]
+fn objects_of_every_size_arrive() {
+    let world = World::new();
+    for size in [0, 1, 15, 16, 2047, 2048, 262_143, 262_144, 5_000_000] {
+        let noise: String = (0..size).map(|_| fastrand::alphanumeric()).collect();
+        fs::write(world.upstream().join(format!("f{size}")), noise).unwrap();
+    }
+    let commit = world.commit("last", "x");
+    world.fetch(commit, 1);
+    world.assert_same(commit);
+}
+
+#[test]
 fn moves_force_pushes_and_unknown_haves_are_fetched_whole() {
     let world = World::new();
     let first = world.commit("a/file", "1");
@@ -731,7 +743,7 @@ fn disk_usage(dir: &Path) -> u64 {
 #[test]
 fn hundreds_of_updates_leave_few_packs_and_little_garbage() {
     let world = World::new();
-    let commits = long_history(&world, 300);
+    let commits = long_history(&world, 200);
     let mut rewrites = 0;
     for pair in commits.windows(2) {
         world.fetch(pair[1], 1);
@@ -741,7 +753,7 @@ fn hundreds_of_updates_leave_few_packs_and_little_garbage() {
         assert!(world.store.shallow().len() <= 40);
         assert!(world.store.contains(pair[1]));
     }
-    assert!((10..60).contains(&rewrites), "{rewrites}");
+    assert!((10..50).contains(&rewrites), "{rewrites}");
     let last = commits.last().unwrap();
     world.assert_same(*last);
     world.assert_same(commits[commits.len() - 2]);
