@@ -192,11 +192,13 @@ fn certify(dir: &Path, certified: Certified) {
 
 fn write_config(dir: &Path, port: u16, settings: &Settings) {
     let at = dir.display();
+    // SHLVL: bash then does not read the user's start-up files, which are none of the tests'
+    // business and may take longer than all the rest.
     let mut config = format!(
         "ListenAddress 127.0.0.1\nPort {port}\nPidFile none\nUsePAM no\nStrictModes no\n\
          PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
          AuthorizedKeysFile {at}/authorized_keys\nMaxSessions {}\nMaxStartups 100\n\
-         LogLevel VERBOSE\nPrintMotd no\n",
+         LogLevel VERBOSE\nPrintMotd no\nSetEnv SHLVL=2\n",
         settings.max_sessions
     );
     for kind in &settings.host_keys {
