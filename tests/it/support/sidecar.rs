@@ -418,7 +418,12 @@ impl Sidecar {
     fn report(&self) {
         eprintln!("command: {:?}", self.launch.command());
         if let Some(root) = &self.launch.root {
-            eprintln!("root:\n{}", Root::at(root).listing());
+            // The objects of the store would drown the rest.
+            eprintln!("root:");
+            let listing = Root::at(root).listing();
+            for line in listing.lines().filter(|line| !line.contains("/objects/")) {
+                eprintln!("{line}");
+            }
         }
         eprintln!("status: {:?}", self.status);
         eprintln!("stdout:\n{}", self.stdout.lines().join("\n"));
