@@ -208,7 +208,7 @@ impl Upstream {
             .arg("--work-tree")
             .arg(tree.path())
             .env("GIT_INDEX_FILE", &index)
-            .args(["checkout", "-q", "--force", commit, "--", "."]));
+            .args(["read-tree", "--reset", "-u", commit]));
         std::fs::remove_file(index).unwrap();
         tree
     }
