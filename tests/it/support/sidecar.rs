@@ -437,11 +437,6 @@ impl Finished {
         self.stderr.lines().last().unwrap_or_default()
     }
 
-    /// The value of a field in the last log line that has it.
-    pub fn field(&self, name: &str) -> Option<String> {
-        self.stderr.lines().rev().find_map(|line| field(line, name))
-    }
-
     /// Asserts an exit code and that the log holds each of these texts, whatever their case.
     #[track_caller]
     pub fn assert_failed(&self, codes: &[i32], texts: &[&str]) {
@@ -493,7 +488,7 @@ impl Stream {
     }
 }
 
-/// A field of a JSON log line, as text: at the top, or among the event's fields.
+/// A field of a JSON log line or error file, as text: at the top, or among the event's fields.
 pub fn field(line: &str, name: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
     let value = match line.get(name) {
