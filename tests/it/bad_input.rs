@@ -100,12 +100,6 @@ fn each_bad_repository_or_ref_has_its_own_message_and_reason() {
             "no-such-branch",
             &["ref_missing"],
         ),
-        (
-            "no such full ref",
-            upstream.url(),
-            "refs/x/y",
-            &["ref_missing"],
-        ),
         ("no such commit", upstream.url(), absent, &["ref_missing"]),
         (
             "refused",

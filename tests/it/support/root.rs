@@ -162,6 +162,7 @@ impl Root {
 /// A name as git and others give it to what is not finished.
 fn is_temporary(name: &str) -> bool {
     name.ends_with(".lock")
+        || name.ends_with(".new")
         || name.ends_with(".tmp")
         || name.starts_with("tmp")
         || name.starts_with(".tmp")
