@@ -152,26 +152,37 @@ fn keep_says_how_many_older_trees_stay_in_any_case() {
 #[test]
 fn another_commit_is_another_directory_and_the_numbers_only_grow() {
     let upstream = Upstream::new();
-    let a = upstream.tip("HEAD");
-    let b = upstream.commit(&[("b", "")]);
-    upstream.force_push("main", &a);
     let root = Root::new();
-    let mut sidecar = Launch::new(&upstream.url(), &root)
+    let launch = Launch::one_time(&upstream.url(), &root)
         .flag("keep", "0")
-        .flag("stale-timeout", "0s")
-        .spawn();
+        .flag("stale-timeout", "0s");
     let mut last = 0;
-    for commit in [&a, &b, &a, &b] {
-        upstream.force_push("main", commit);
-        sidecar.wait_for(&root, commit);
+    for n in 0..4 {
+        let commit = upstream.commit(&[("n", &n.to_string())]);
+        launch.clone().succeed();
+        root.assert_published(&upstream, &commit);
         let revision = root.revision();
         assert!(revision > last, "{revision} after {last}");
         last = revision;
     }
-    sidecar.stop();
-    upstream.force_push("main", &a);
-    Launch::one_time(&upstream.url(), &root).succeed();
-    assert!(root.revision() > last);
+}
+
+#[test]
+fn a_way_back_to_a_tree_that_is_still_there_is_a_flip_to_it() {
+    let upstream = Upstream::new();
+    let first = upstream.tip("HEAD");
+    let root = Root::new();
+    let launch = Launch::one_time(&upstream.url(), &root);
+    launch.clone().succeed();
+    let before = root.revision();
+    upstream.commit(&[("a", "b")]);
+    launch.clone().succeed();
+    assert_ne!(root.revision(), before);
+    upstream.force_push("main", &first);
+    launch.succeed();
+    assert_eq!(root.revision(), before);
+    root.assert_published(&upstream, &first);
+    root.assert_tidy(&[]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::environment::{self, soak};
@@ -17,6 +18,7 @@ use crate::support::root::Root;
 use crate::support::sidecar::{Finished, Launch};
 use crate::support::tree_compare::{assert_same, differences};
 use crate::support::upstream::{Change, Upstream};
+use crate::support::wait::{PATIENCE, wait_until};
 
 /// Calls that change the file system. A question mark stands before those that not every
 /// architecture has.
@@ -79,6 +81,8 @@ struct Scenario {
     oracles: BTreeMap<String, TempDir>,
     /// The commit that the sync is to publish.
     tip: String,
+    /// Whether the sync is that of a sidecar, which is over when the older trees are gone.
+    prunes: bool,
 }
 
 #[test]
@@ -91,6 +95,7 @@ fn a_first_sync_may_be_killed_at_any_call() {
         before: None,
         oracles,
         tip,
+        prunes: false,
     };
     scenario.kill_everywhere(40);
 }
@@ -108,6 +113,7 @@ fn an_update_may_be_killed_at_any_call() {
         before: Some(before),
         oracles: BTreeMap::from(oracles),
         tip,
+        prunes: false,
     };
     scenario.kill_everywhere(40);
 }
@@ -132,6 +138,7 @@ fn an_update_that_prunes_may_be_killed_at_any_call() {
         before: Some(before),
         oracles,
         tip,
+        prunes: true,
     };
     scenario.kill_everywhere(60);
 }
@@ -173,22 +180,20 @@ impl Scenario {
         let root = self.root();
         let inject = format!("inject={call}:signal=KILL:when={n}");
         let trace = format!("trace={call}");
-        let finished = self
-            .launch(&root)
-            .under(&[
-                "strace",
-                "-f",
-                "-qqq",
-                "-o",
-                "/dev/null",
-                "-e",
-                &trace,
-                "-e",
-                "signal=none",
-                "-e",
-                &inject,
-            ])
-            .run();
+        let tracer = [
+            "strace",
+            "-f",
+            "-qqq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &trace,
+            "-e",
+            "signal=none",
+            "-e",
+            &inject,
+        ];
+        let finished = self.trace(&root, &tracer);
         let killed = was_killed(&finished);
         assert!(killed || finished.code == Some(0), "{case}: {finished:?}");
         self.assert_whole(&root, &case);
@@ -225,25 +230,46 @@ impl Scenario {
         let root = self.root();
         let log = root.path().with_file_name("trace");
         let trace = format!("trace={}", CALLS.join(","));
-        self.launch(&root)
-            .under(&[
-                "strace",
-                "-f",
-                "-qqq",
-                "-y",
-                "-s",
-                "8",
-                "-e",
-                "signal=none",
-                "-o",
-                log.to_str().unwrap(),
-                "-e",
-                &trace,
-            ])
-            .succeed();
+        let tracer = [
+            "strace",
+            "-f",
+            "-qqq",
+            "-y",
+            "-s",
+            "8",
+            "-e",
+            "signal=none",
+            "-o",
+            log.to_str().unwrap(),
+            "-e",
+            &trace,
+        ];
+        let finished = self.trace(&root, &tracer);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
         let points = points_in(&fs::read_to_string(log).unwrap(), root.path());
         assert_eq!(root.commit().as_ref(), Some(&self.tip));
         points
+    }
+
+    /// Runs the sync under a tracer until it is over or killed.
+    #[track_caller]
+    fn trace(&self, root: &Root, tracer: &[&str]) -> Finished {
+        if !self.prunes {
+            return self.launch(root).under(tracer).run();
+        }
+        let launch = self.launch(root).without("one-time");
+        let mut sidecar = launch.under(tracer).spawn();
+        wait_until(PATIENCE, "the sync to be over or killed", || {
+            let over = root.commit().as_ref() == Some(&self.tip)
+                && root.revisions().len() == 1
+                && root.litter(&[]).is_empty();
+            over || !sidecar.is_alive()
+        });
+        if sidecar.is_alive() {
+            // It may be killed at the very last moment, by the injection.
+            let _ = kill_process(sidecar.inner_pid(), Signal::TERM);
+        }
+        sidecar.wait_exit(PATIENCE)
     }
 
     /// A fresh copy of the root as it is before the sync.

@@ -194,10 +194,7 @@ fn a_text_log_is_for_people_and_a_json_log_for_machines() {
     assert!(!text.stderr.is_empty());
     assert!(!text.stderr.contains('\u{1b}'), "{}", text.stderr);
     for line in text.stderr.lines() {
-        assert!(
-            serde_json::from_str::<serde_json::Value>(line).is_err(),
-            "{line}"
-        );
+        assert!(!line.starts_with('{'), "{line}");
     }
 }
 
@@ -304,7 +301,7 @@ fn after_a_publish_it_is_ready_and_says_what_it_did() {
     let target = ("target", "docs");
     assert_eq!(sidecar.metric("gvr_ready", &[target]), 1.0);
     assert_eq!(sidecar.metric("gvr_revisions", &[target]), 1.0);
-    let revision = [target, ("ref", "main"), ("revision", &*commit)];
+    let revision = [target, ("ref", "refs/heads/main"), ("revision", &*commit)];
     assert_eq!(sidecar.metric("gvr_revision_info", &revision), 1.0);
     let files = fs::read_dir(root.link()).unwrap().count() as f64;
     assert!(sidecar.metric("gvr_files_written_total", &[target]) >= files);

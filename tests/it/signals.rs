@@ -99,19 +99,6 @@ fn a_checkout_is_abandoned_in_the_middle() {
 }
 
 #[test]
-fn an_init_container_that_is_told_to_end_before_it_published_does_not_claim_success() {
-    let upstream = Upstream::new();
-    upstream.big_tree(20_000, 100);
-    let root = Root::new();
-    let mut sidecar = Launch::one_time(&upstream.url(), &root).spawn();
-    stop_in_mid_checkout(&mut sidecar, &root);
-    let pid = sidecar.pid();
-    kill_process(pid, Signal::TERM).unwrap();
-    assert_ends(&mut sidecar, pid, Signal::CONT, 1);
-    assert_eq!(root.commit(), None);
-}
-
-#[test]
 fn what_a_signal_interrupted_is_done_at_the_next_start() {
     let upstream = Upstream::new();
     let commit = upstream.big_tree(20_000, 100);

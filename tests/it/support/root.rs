@@ -162,6 +162,7 @@ impl Root {
 /// A name as git and others give it to what is not finished.
 fn is_temporary(name: &str) -> bool {
     name.ends_with(".lock")
+        || name.ends_with(".new")
         || name.ends_with(".tmp")
         || name.starts_with("tmp")
         || name.starts_with(".tmp")
@@ -233,7 +234,11 @@ fn litter_is_seen_and_a_clean_root_has_none() {
     ] {
         let path = root.state(debris);
         fs::create_dir(&path).unwrap();
-        assert_eq!(root.litter(&["lost+found"]), [path.clone()], "{debris}");
+        assert_eq!(
+            root.litter(&["lost+found"]).as_slice(),
+            std::slice::from_ref(&path),
+            "{debris}"
+        );
         fs::remove_dir(path).unwrap();
     }
 }

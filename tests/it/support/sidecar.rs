@@ -418,7 +418,12 @@ impl Sidecar {
     fn report(&self) {
         eprintln!("command: {:?}", self.launch.command());
         if let Some(root) = &self.launch.root {
-            eprintln!("root:\n{}", Root::at(root).listing());
+            // The objects of the store would drown the rest.
+            eprintln!("root:");
+            let listing = Root::at(root).listing();
+            for line in listing.lines().filter(|line| !line.contains("/objects/")) {
+                eprintln!("{line}");
+            }
         }
         eprintln!("status: {:?}", self.status);
         eprintln!("stdout:\n{}", self.stdout.lines().join("\n"));
@@ -430,11 +435,6 @@ impl Finished {
     /// The last line logged.
     pub fn last_line(&self) -> &str {
         self.stderr.lines().last().unwrap_or_default()
-    }
-
-    /// The value of a field in the last log line that has it.
-    pub fn field(&self, name: &str) -> Option<String> {
-        self.stderr.lines().rev().find_map(|line| field(line, name))
     }
 
     /// Asserts an exit code and that the log holds each of these texts, whatever their case.
@@ -488,7 +488,7 @@ impl Stream {
     }
 }
 
-/// A field of a JSON log line, as text: at the top, or among the event's fields.
+/// A field of a JSON log line or error file, as text: at the top, or among the event's fields.
 pub fn field(line: &str, name: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
     let value = match line.get(name) {
