@@ -1,2 +1,4 @@
-//! Integration tests.
-fn main() {}
+//! Integration tests: the real binary, real repositories, real servers, in one test binary.
+
+mod docs;
+mod k8s;
