@@ -1,16 +1,13 @@
-//! The integration tests: facts about the library and the program, on real servers and files, in
-//! one test binary.
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test a panic with the cause is the report"
-)]
+
 
 mod abuse;
 mod bad_input;
 mod cli;
 mod contract;
 mod disk;
+mod docs;
 mod http;
+mod k8s;
 mod kill_points;
 mod main_job;
 mod refs;
