@@ -60,8 +60,9 @@ bench: ## Benchmarks, as ratios to git on the same machine: UPDATES= (200)
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS= (60), or TARGETS= only; needs cargo-fuzz and a nightly toolchain
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@for target in $(TARGETS); do \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; done
+	@for target in $(TARGETS); do mkdir -p "fuzz/corpus/$$target"; \
+		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; done
 
 soak: ## The long tests: thousands of updates, kills and faults
 	@scripts/setup test
