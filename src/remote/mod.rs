@@ -4,6 +4,7 @@
 //! when to try again: `sync` joins them, and the supervisor decides on the next attempt.
 
 mod http;
+pub mod local;
 pub mod protocol;
 pub mod ssh;
 
@@ -11,11 +12,12 @@ use std::path::PathBuf;
 
 use crate::budget::Budget;
 use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
+use crate::error::SyncError;
 use crate::repo_url::RepoUrl;
 use crate::secret::Secret;
 
 pub use http::HttpRemote;
+pub use local::LocalRemote;
 pub use ssh::SshRemote;
 
 /// What `--ref` names.
@@ -123,11 +125,7 @@ pub fn open(config: &RemoteConfig) -> Result<Box<dyn Remote>, SyncError> {
     match &config.url {
         RepoUrl::Http(_) => Ok(Box::new(HttpRemote::new(config)?)),
         RepoUrl::Ssh(_) => Ok(Box::new(SshRemote::new(config)?)),
-        RepoUrl::Local(_) => Err(SyncError::new(
-            Stage::Start,
-            Reason::Other,
-            format!("no way to reach {} is built in", config.url),
-        )),
+        RepoUrl::Local(path) => Ok(Box::new(LocalRemote::new(path))),
     }
 }
 

@@ -40,7 +40,7 @@ use limits::{MAX_CONNECTIONS, MAX_HEAD};
 use nudge::{Gate, NudgeConfig};
 
 /// A client that is younger is not evicted: its request may be on the way.
-const TENURE: Duration = Duration::from_millis(20);
+const TENURE: Duration = Duration::from_millis(50);
 
 /// How long to leave new clients in the kernel's queue when there is no descriptor for them.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -218,7 +218,7 @@ impl Front {
     fn accept(&mut self, scratch: &mut [u8; MAX_HEAD]) {
         for _ in 0..MAX_CONNECTIONS {
             let now = Instant::now();
-            if self.connections.len() >= MAX_CONNECTIONS && !self.evict(now, TENURE) {
+            if self.connections.len() >= MAX_CONNECTIONS && !self.evict(now) {
                 return;
             }
             let socket = match self.listener.accept() {
@@ -226,12 +226,10 @@ impl Front {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // A client that is gone again, or one that a firewall forbids (accept(2)).
                 Err(error) if !out_of_resources(&error) => continue,
+                Err(_) if self.evict(now) => continue,
                 Err(_) => {
-                    if !self.evict(now, Duration::ZERO) {
-                        self.accept_after = Some(now + BREATHER);
-                        return;
-                    }
-                    continue;
+                    self.accept_after.get_or_insert(now + BREATHER);
+                    return;
                 }
             };
             if socket.set_nonblocking(true).is_err() {
@@ -250,11 +248,11 @@ impl Front {
     }
 
     /// Closes the oldest of those who deserve their place least, sparing those that have not had
-    /// it for as long as `tenure`; if all are spared, nobody is accepted until one is not.
-    fn evict(&mut self, now: Instant, tenure: Duration) -> bool {
+    /// it for [`TENURE`]; if all are spared, nobody is accepted until one is not.
+    fn evict(&mut self, now: Instant) -> bool {
         let spared_until = |connection: &Connection| match connection.rank() {
             Rank::Done => now,
-            Rank::Incomplete | Rank::Owed => connection.accepted() + tenure,
+            Rank::Incomplete | Rank::Owed => connection.accepted() + TENURE,
         };
         let least = self
             .connections

@@ -57,7 +57,7 @@ fn three_hundred_half_open_requests_lock_nobody_out() {
     victim.probe_for(Duration::from_secs(1));
     assert!(victim.open_fds() <= victim.fds + MAX_CONNECTIONS as u64);
     drop(clients);
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -66,7 +66,24 @@ fn connections_that_say_nothing_lock_nobody_out() {
     let clients: Vec<_> = (0..300).map(|_| connect(victim.address)).collect();
     victim.probe_for(Duration::from_secs(1));
     drop(clients);
-    victim.is_unharmed();
+    victim.assert_unharmed();
+}
+
+#[test]
+fn a_process_without_descriptors_still_answers_probes() {
+    let victim = Victim::start();
+    let pid = rustix::process::Pid::from_child(&victim.child);
+    let limit = rustix::process::Rlimit {
+        current: Some(victim.fds + 8),
+        maximum: Some(victim.fds + 8),
+    };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit).unwrap();
+    let clients: Vec<_> = (0..60)
+        .map(|_| victim.send(b"GET /livez HTTP/1.1\r\n"))
+        .collect();
+    victim.probe_for(Duration::from_secs(1));
+    drop(clients);
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -77,7 +94,7 @@ fn heads_that_are_almost_full_cost_no_more_than_their_limit() {
     let clients: Vec<_> = (0..200).map(|_| victim.send(&head)).collect();
     victim.probe_for(Duration::from_secs(1));
     drop(clients);
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -89,7 +106,7 @@ fn a_header_line_of_a_hundred_megabytes_is_431() {
     // The answer to whoever stops in time to read it.
     victim.pour(&mut client, MAX_HEAD as u64 * 2, b'a');
     assert_eq!(read_answer(&mut client).status, 431);
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -106,7 +123,7 @@ fn an_endless_body_is_refused_or_ignored() {
         let mut client = victim.send(request.as_bytes());
         victim.pour(&mut client, 100 << 20, b'x');
     }
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -124,7 +141,7 @@ fn bodies_of_authenticated_clients_are_not_kept() {
         .collect();
     victim.probe_for(Duration::from_millis(500));
     drop(clients);
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -150,7 +167,7 @@ fn garbage_is_refused_or_dropped() {
             );
         }
     }
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -169,7 +186,7 @@ fn of_pipelined_requests_the_first_is_answered() {
             answer.headers["content-length"]
         );
     }
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -180,7 +197,7 @@ fn clients_that_do_not_read_lock_nobody_out() {
         .collect();
     victim.probe_for(Duration::from_secs(1));
     drop(clients);
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -197,7 +214,7 @@ fn a_flood_of_requests_is_answered_to_the_last() {
     for client in clients {
         client.join().unwrap();
     }
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 #[test]
@@ -213,7 +230,7 @@ fn a_request_that_is_not_sent_in_time_is_408() {
         assert_eq!(read_answer(&mut client).status, 408);
     }
     drip.join();
-    victim.is_unharmed();
+    victim.assert_unharmed();
 }
 
 /// A server in a process of its own, probed without a pause.
@@ -286,12 +303,14 @@ impl Victim {
     fn probe_for(&self, time: Duration) {
         let before = self.prober.count();
         std::thread::sleep(time);
-        wait_until("probes are answered", || self.prober.count() > before);
+        wait_until("probes are answered", || {
+            self.prober.count() > before || self.prober.has_failed()
+        });
     }
 
     /// Every probe was answered in time, the peak of memory is near what it was at the start, and
     /// threads and descriptors are what they were.
-    fn is_unharmed(mut self) {
+    fn assert_unharmed(mut self) {
         self.prober.finish();
         wait_until("all descriptors are closed", || self.open_fds() == self.fds);
         assert_eq!(self.field("Threads:"), self.threads);
@@ -355,6 +374,11 @@ impl Prober {
 
     fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// A probe was refused: [`Prober::finish`] will say so.
+    fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     /// Every probe was answered, and in time.

@@ -18,6 +18,7 @@ mod signals;
 mod ssh;
 mod store;
 mod support;
+mod tree;
 mod volume;
 //! The integration tests: facts about the library and the program, on real servers and files.
 
@@ -25,4 +26,6 @@ mod volume;
     clippy::unwrap_used,
     reason = "a test, and what serves tests, may fail by panicking"
 )]
+
+//! Integration tests: one binary, a module a subject.
 

@@ -16,6 +16,7 @@ use git_volume_reloader::serve::routes::ROUTES;
 use git_volume_reloader::serve::{Server, Shared, start};
 use git_volume_reloader::status::{Board, Identity, Shown};
 use git_volume_reloader::wake::{Wake, Woken};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// How long anything here may take that should take no time at all.
@@ -38,7 +39,14 @@ pub(crate) struct Answer {
 impl Service {
     /// Serves the target `docs` on a free port of the loopback interface.
     pub(crate) fn start(token_file: Option<&Path>, max_staleness: Option<Duration>) -> Self {
-        let mut registry = Registry::default();
+        Self::with_registry(Registry::default(), token_file, max_staleness)
+    }
+
+    fn with_registry(
+        mut registry: Registry,
+        token_file: Option<&Path>,
+        max_staleness: Option<Duration>,
+    ) -> Self {
         metrics::register_process(&mut registry, "1.2.3", "abcdef0");
         let metrics = Metrics::register(&mut registry, "docs");
         let identity = Identity {
@@ -195,6 +203,26 @@ fn a_request_in_single_bytes_is_a_request() {
         socket.write_all(&[*byte]).unwrap();
     }
     assert_eq!(read_answer(&mut socket).status, 200);
+}
+
+#[test]
+fn an_answer_that_fits_no_buffer_reaches_a_slow_reader_whole() {
+    let mut registry = Registry::default();
+    let help = "x".repeat(16 << 20);
+    registry.register("large", help, Gauge::<i64>::default());
+    let service = Service::with_registry(registry, None, None);
+    let mut slow = connect(service.server.local_addr());
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    slow.write_all(request).unwrap();
+    slow.peek(&mut [0]).unwrap();
+    // It waits for its reader, and nobody waits for it.
+    assert_eq!(service.get("/livez").status, 200);
+    let answer = read_answer(&mut slow);
+    assert_eq!(
+        answer.headers["content-length"],
+        answer.body.len().to_string()
+    );
+    assert!(answer.body.ends_with("# EOF\n"));
 }
 
 #[test]

@@ -55,11 +55,20 @@ pub(super) fn check(status: StatusCode, stage: Stage, url: &Url) -> Result<(), S
 }
 
 /// Adds what the headers of a refusal say.
-pub(super) fn explain(error: SyncError, headers: &HeaderMap, question: Question<'_>) -> SyncError {
+pub(super) fn explain(
+    error: SyncError,
+    headers: &HeaderMap,
+    question: Question<'_>,
+    credentials_sent: bool,
+) -> SyncError {
     let error = match (error.reason, question.authorization) {
         (Reason::Auth, None) => error.with_hint(
             "give credentials: --username and --password-file (or GVR_PASSWORD); \
              some servers also say this when the repository does not exist",
+        ),
+        (Reason::Auth, Some(_)) if !credentials_sent => error.with_hint(
+            "the address in --repo redirects here, and credentials are not sent along to \
+             another host: use the new address for --repo",
         ),
         _ => error,
     };

@@ -3,8 +3,9 @@
 //!
 //! This module does not know what the bytes mean.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -37,6 +38,12 @@ const MAX_REDIRECTS: u32 = 5;
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 16 << 10;
 
+/// How long to wait for the end of a body whose content is complete.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes to read for the sake of the connection.
+const MAX_REST: u64 = 16 << 10;
+
 /// Bytes of an answer read at once.
 const INPUT: usize = 32 << 10;
 
@@ -47,7 +54,7 @@ pub(super) struct Question<'a> {
     pub stage: Stage,
     /// The body of a POST; a GET without.
     pub body: Option<&'a [u8]>,
-    /// The type of the answer that is wanted, and of the body (its request form).
+    /// The type of the answer that is wanted; the type of a POST's body follows from it.
     pub content_type: &'static str,
     /// Whether to ask for version 2 of the protocol.
     pub version_2: bool,
@@ -98,8 +105,10 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let response = self.exchange(&url, question)?;
             if !response.status().is_redirection() {
-                answer::check(response.status(), stage, &url)
-                    .map_err(|refused| answer::explain(refused, response.headers(), question))?;
+                let sent = self.credentials(&url, question);
+                answer::check(response.status(), stage, &url).map_err(|refused| {
+                    answer::explain(refused, response.headers(), question, sent.is_some())
+                })?;
                 return Ok((url, response));
             }
             if question.body.is_some() {
@@ -110,10 +119,8 @@ impl Client {
                 ));
             }
             url = self.redirected(&url, &response, stage)?;
-            // A short body read to its end leaves the connection fit for the next request; how
-            // that goes does not matter, the budget aside.
-            let body = response.into_body().into_reader();
-            let _ = io::copy(&mut body.take(MAX_HEAD as u64), &mut io::sink());
+            self.finish(response.into_body().into_reader(), budget);
+            self.watch.begin(budget);
         }
         Err(SyncError::new(
             stage,
@@ -127,8 +134,24 @@ impl Client {
         answer::failure(stage, url, error, self.watch.stop())
     }
 
+    /// Reads what little may follow what was needed of a body: a connection whose answer was read
+    /// to its end can be used again. Whether that succeeds only decides on the connection.
+    pub(super) fn finish(&self, rest: impl Read, budget: &Budget) {
+        self.watch
+            .begin(&Budget::new(LINGER, LINGER, budget.cancelled().clone()));
+        let _ = io::copy(&mut rest.take(MAX_REST), &mut io::sink());
+    }
+
+    /// The credentials, if they are for this URL.
+    fn credentials<'q>(&self, url: &Url, question: Question<'q>) -> Option<&'q Secret> {
+        question
+            .authorization
+            .filter(|_| may_authenticate(&self.origin, url))
+    }
+
     fn exchange(&mut self, url: &Url, question: Question<'_>) -> Result<Response<Body>, SyncError> {
         let dialled = self.watch.dialled();
+        let authorization = self.credentials(url, question);
         let fails = |error| answer::failure(question.stage, url, error, self.watch.stop());
         let agent = match &self.agent {
             Some(configured) if configured.fits(&self.config, url) => &configured.agent,
@@ -137,12 +160,11 @@ impl Client {
                 &self.agent.insert(configured).agent
             }
         };
-        let authorization = question
-            .authorization
-            .filter(|_| may_authenticate(&self.origin, url));
         match call(agent, url, question, authorization) {
             // The server may close an idle connection at any time, also while we write to it.
-            Err(_) if self.watch.dialled() == dialled && self.watch.stop().is_none() => {
+            Err(ureq::Error::Io(_))
+                if self.watch.dialled() == dialled && self.watch.stop().is_none() =>
+            {
                 call(agent, url, question, authorization).map_err(fails)
             }
             result => result.map_err(fails),
@@ -204,7 +226,7 @@ fn call(
     question: Question<'_>,
     authorization: Option<&Secret>,
 ) -> Result<Response<Body>, ureq::Error> {
-    let mut headers = vec![("Accept", question.content_type.to_owned())];
+    let mut headers = Vec::with_capacity(4);
     if question.version_2 {
         headers.push(("Git-Protocol", "version=2".to_owned()));
     }
@@ -221,7 +243,10 @@ fn call(
         }
         Some(body) => {
             let sent = question.content_type.replace("-result", "-request");
-            let mut request = agent.post(url.as_str()).header("Content-Type", sent);
+            let mut request = agent
+                .post(url.as_str())
+                .header("Accept", question.content_type)
+                .header("Content-Type", sent);
             for (name, value) in headers {
                 request = request.header(name, value);
             }
@@ -253,7 +278,7 @@ impl Configured {
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             // Whether an idle connection still works is found out by asking it.
-            .max_idle_age(std::time::Duration::from_secs(24 * 3600))
+            .max_idle_age(Duration::from_secs(24 * 3600))
             .max_response_header_size(MAX_HEAD)
             .input_buffer_size(INPUT)
             .output_buffer_size(4 << 10)

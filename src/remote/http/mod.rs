@@ -105,7 +105,7 @@ impl HttpRemote {
             .with_hint("a login page answers like this: check --repo and the credentials")
         })?;
         let mut machine = Advertisement::new(name);
-        self.read(response, &url, &mut machine, stage)?;
+        self.read(response, &url, &mut machine, stage, budget)?;
         let greeting = machine.finish().map_err(|e| e.at(stage, &self.url))?;
         let (server, tip) = match greeting {
             Greeting::V2(capabilities) => (Server::V2(capabilities), None),
@@ -132,7 +132,7 @@ impl HttpRemote {
         let body = ls_refs_request(name);
         let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, true, stage, budget)?;
         let mut machine = LsRefs::new(name);
-        self.read(response, &url, &mut machine, stage)?;
+        self.read(response, &url, &mut machine, stage, budget)?;
         machine.finish().map_err(|e| e.at(stage, &self.url))
     }
 
@@ -156,7 +156,7 @@ impl HttpRemote {
         let version_2 = matches!(dialect, Dialect::V2(_));
         let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, version_2, stage, budget)?;
         let mut machine = FetchAnswer::new(request, dialect, pack);
-        self.read(response, &url, &mut machine, stage)?;
+        self.read(response, &url, &mut machine, stage, budget)?;
         machine.finish().map_err(|e| e.at(stage, &self.url))
     }
 
@@ -189,6 +189,7 @@ impl HttpRemote {
         url: &Url,
         machine: &mut dyn Machine,
         stage: Stage,
+        budget: &Budget,
     ) -> Result<(), SyncError> {
         let mut body = response.into_body().into_reader();
         let mut chunk = vec![0; CHUNK];
@@ -204,8 +205,7 @@ impl HttpRemote {
                 .feed(&chunk[..length], machine)
                 .map_err(|error| error.at(stage, &self.url))?;
             if step == Step::Done {
-                // The answer is whole: what is wrong with its end only costs the connection.
-                let _ = body.read(&mut chunk);
+                self.client.finish(body, budget);
                 return Ok(());
             }
         }

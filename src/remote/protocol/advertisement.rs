@@ -5,7 +5,7 @@ use crate::remote::{RefName, Tip};
 use super::MAX_REF_LIST;
 use super::error::{ProtocolError, quote};
 use super::pkt_line::{Machine, Packet, Step};
-use super::refs::{RefPicker, object_id};
+use super::refs::{RefPicker, check_object_id, object_id};
 
 /// What the server can do in version 2 (gitprotocol-v2, "Capabilities").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,11 +125,16 @@ impl Advertisement {
                 quote(line)
             )));
         };
-        let (id, name) = (object_id(&line[..space])?, &line[space + 1..]);
+        let (id, name) = (&line[..space], &line[space + 1..]);
+        check_object_id(id)?;
+        // Of 100,000 refs only one is worth converting.
         match name.strip_suffix(b"^{}") {
             Some(b"capabilities") => {}
-            Some(tag) => self.picker.take_peeled(tag, id),
-            None => self.picker.take(name, id, None),
+            Some(tag) if self.picker.looks_for(tag) => {
+                self.picker.take_peeled(tag, object_id(id)?);
+            }
+            None if self.picker.looks_for(name) => self.picker.take(name, object_id(id)?, None),
+            _ => {}
         }
         Ok(())
     }
@@ -180,8 +185,8 @@ impl Machine for Advertisement {
                 self.state = match self.state {
                     State::Preamble => State::First,
                     State::Capabilities if !(self.v2.ls_refs && self.v2.fetch) => {
-                        return Err(ProtocolError::malformed(
-                            "a version 2 server without ls-refs or fetch",
+                        return Err(ProtocolError::Unsupported(
+                            "it offers version 2 without ls-refs or fetch".to_owned(),
                         ));
                     }
                     _ => State::Done,
@@ -233,8 +238,8 @@ fn only_sha1(format: &[u8]) -> Result<(), ProtocolError> {
     if format == b"sha1" {
         return Ok(());
     }
-    Err(ProtocolError::malformed(format!(
-        "the repository's object format {} is not supported, only sha1 is",
+    Err(ProtocolError::Unsupported(format!(
+        "its object format is {}, and only sha1 is supported",
         quote(format)
     )))
 }
@@ -319,14 +324,7 @@ mod tests {
 
     #[test]
     fn what_is_no_greeting_is_malformed_and_an_unfinished_one_truncated() {
-        let sha256 = format!("{} HEAD\0object-format=sha256\n", "a".repeat(64));
-        for lines in [
-            &["hello\n", ""][..],
-            &["xyz HEAD\0\n", ""],
-            &["version 2\n", "agent=x\n", ""],
-            &["version 2\n", "object-format=sha256\n", ""],
-            &[&sha256, ""],
-        ] {
+        for lines in [&["hello\n", ""][..], &["xyz HEAD\0\n", ""]] {
             assert!(
                 matches!(
                     read(&RefName::Head, lines),
@@ -339,6 +337,26 @@ mod tests {
             read(&RefName::Head, &["version 2\n", "ls-refs\n"]),
             Err(ProtocolError::Truncated)
         ));
+    }
+
+    #[test]
+    fn a_server_that_needs_more_than_we_can_is_unsupported() {
+        let named = format!("{} HEAD\0object-format=sha256\n", "a".repeat(64));
+        let unnamed = format!("{} HEAD\0\n", "a".repeat(64));
+        for lines in [
+            &["version 2\n", "agent=x\n", ""][..],
+            &["version 2\n", "object-format=sha256\n", ""],
+            &[&named, ""],
+            &[&unnamed, ""],
+        ] {
+            assert!(
+                matches!(
+                    read(&RefName::Head, lines),
+                    Err(ProtocolError::Unsupported(_))
+                ),
+                "{lines:?}"
+            );
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ const QUOTE: usize = 300;
 pub enum ProtocolError {
     /// It is not the git protocol, or breaks its rules.
     Malformed(String),
+    /// It is in order, but asks for something that this program cannot do.
+    Unsupported(String),
     /// It ended before it was complete.
     Truncated,
     /// It is larger than we take.
@@ -41,6 +43,11 @@ impl ProtocolError {
                 format!("{remote} does not speak the git protocol: {what}"),
             )
             .with_hint("check that --repo is the address of a git repository"),
+            Self::Unsupported(what) => SyncError::new(
+                stage,
+                Reason::Protocol,
+                format!("{remote} cannot be used: {what}"),
+            ),
             Self::Truncated => SyncError::new(
                 stage,
                 Reason::Network,
@@ -108,7 +115,9 @@ pub(super) fn quote(text: &[u8]) -> String {
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(what) | Self::TooLarge(what) => f.write_str(what),
+            Self::Malformed(what) | Self::Unsupported(what) | Self::TooLarge(what) => {
+                f.write_str(what)
+            }
             Self::Truncated => f.write_str("the answer ended before it was complete"),
             Self::Refused(text) => write!(f, "the remote refused: {text}"),
             Self::Sink(error) => error.fmt(f),

@@ -74,8 +74,8 @@ pub fn fetch_request(
         }
         Dialect::V0(capabilities) => {
             if !capabilities.side_band_64k {
-                return Err(ProtocolError::malformed(
-                    "the server is too old: it lacks the capability side-band-64k",
+                return Err(ProtocolError::Unsupported(
+                    "it is too old: it lacks the capability side-band-64k".to_owned(),
                 ));
             }
             let mut want = format!("want {} side-band-64k", request.want);

@@ -3,7 +3,7 @@
 use crate::commit::Commit;
 use crate::remote::{Advertised, RefName, Tip};
 
-use super::error::ProtocolError;
+use super::error::{ProtocolError, quote};
 
 /// Takes refs one by one and remembers the best match only.
 #[derive(Debug)]
@@ -41,6 +41,12 @@ impl RefPicker {
     /// The full names that answer the question, best first.
     pub fn wanted(&self) -> &[String] {
         &self.wanted
+    }
+
+    /// Whether a ref of this name would be remembered. Also notes that there is a ref at all.
+    pub fn looks_for(&mut self, name: &[u8]) -> bool {
+        self.any = true;
+        self.position(name).is_some()
     }
 
     /// Takes one ref: its name, its object, and the commit if the object is a tag.
@@ -109,15 +115,22 @@ pub(super) fn object_id(text: &[u8]) -> Result<Commit, ProtocolError> {
     std::str::from_utf8(text)
         .ok()
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            ProtocolError::malformed(match text.len() {
-                64 => "it uses SHA-256 object ids, which are not supported".to_owned(),
-                _ => format!(
-                    "expected an object id, got \"{}\"",
-                    super::error::quote(text)
-                ),
-            })
-        })
+        .ok_or_else(|| not_an_id(text))
+}
+
+/// Checks an object id in an answer without converting it.
+pub(super) fn check_object_id(text: &[u8]) -> Result<(), ProtocolError> {
+    match text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit) {
+        true => Ok(()),
+        false => Err(not_an_id(text)),
+    }
+}
+
+fn not_an_id(text: &[u8]) -> ProtocolError {
+    if text.len() == 64 && text.iter().all(u8::is_ascii_hexdigit) {
+        return ProtocolError::Unsupported("its object ids are SHA-256".to_owned());
+    }
+    ProtocolError::malformed(format!("expected an object id, got \"{}\"", quote(text)))
 }
 
 #[cfg(test)]

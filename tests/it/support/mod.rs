@@ -4,6 +4,7 @@ pub mod answers;
 pub mod environment;
 pub mod foreign;
 pub mod full_disk;
+pub mod git_oracle;
 pub mod http_server;
 pub mod readers;
 pub mod root;
@@ -16,4 +17,6 @@ pub mod wait;
 //! The real servers and their misbehaviour, for all integration tests.
 
 //! What the tests stand on: real servers and a real repository.
+
+//! What the tests share.
 

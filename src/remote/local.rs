@@ -1,0 +1,393 @@
+//! A repository on this machine: `file://` URLs and plain paths, read by libgit2 without any
+//! transport.
+//!
+//! Opens the repository for every operation, so that repacking it, or replacing it by another, is
+//! no event. It never writes to it, runs nothing from it, and follows no remote of it.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use git2::{
+    ErrorCode, ObjectType, Oid, PackBuilder, Reference, Repository, RepositoryOpenFlags, Sort, Tree,
+};
+
+use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
+use crate::budget::Budget;
+use crate::commit::Commit;
+use crate::error::{Reason, Stage, SyncError};
+
+/// A repository by its path: bare, a work tree, or a linked work tree; shallow ones too.
+#[derive(Clone, Debug)]
+pub struct LocalRemote {
+    path: PathBuf,
+}
+
+impl LocalRemote {
+    /// A remote at `path`; nothing is opened yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    fn open(&self, stage: Stage) -> Result<Repository, SyncError> {
+        // As git does, "x" may stand for "x.git".
+        let mut suffixed = OsString::from(&self.path);
+        suffixed.push(".git");
+        let suffixed = PathBuf::from(suffixed);
+        if !self.path.exists() && !suffixed.exists() {
+            return Err(SyncError::new(
+                stage,
+                Reason::NotFound,
+                format!("the repository {} does not exist", self.path.display()),
+            )
+            .with_hint("check --repo, and that the path is mounted here"));
+        }
+        let open = |path: &Path| {
+            Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, &[] as &[&OsStr])
+        };
+        open(&self.path)
+            .or_else(|error| open(&suffixed).map_err(|_| error))
+            .map_err(|cause| match cause.code() {
+                ErrorCode::NotFound => SyncError::new(
+                    stage,
+                    Reason::NotFound,
+                    format!("{} is not a git repository", self.path.display()),
+                )
+                .with_hint("check --repo: it must name a repository, or its work tree")
+                .with_source(cause),
+                _ => self.failed(stage, "open", cause),
+            })
+    }
+
+    fn failed(&self, stage: Stage, action: &str, cause: git2::Error) -> SyncError {
+        SyncError::new(
+            stage,
+            Reason::Other,
+            format!("cannot {action} the repository {}", self.path.display()),
+        )
+        .with_source(cause)
+    }
+
+    fn advertise(
+        &self,
+        repository: &Repository,
+        reference: &Reference<'_>,
+    ) -> Result<Tip, SyncError> {
+        let name = String::from_utf8_lossy(reference.name_bytes()).into_owned();
+        let Some(object) = reference.target() else {
+            return Ok(Tip::Missing { empty: false });
+        };
+        let commit = repository
+            .find_object(object, None)
+            .and_then(|object| object.peel_to_commit())
+            .map_err(|cause| {
+                SyncError::new(
+                    Stage::Poll,
+                    Reason::RefMissing,
+                    format!("{name} in {} leads to no commit", self.path.display()),
+                )
+                .with_source(cause)
+            })?;
+        Ok(Tip::At(Advertised {
+            name,
+            object: object.into(),
+            commit: commit.id().into(),
+        }))
+    }
+}
+
+impl Remote for LocalRemote {
+    fn tip(&mut self, name: &RefName, budget: &Budget) -> Result<Tip, SyncError> {
+        budget
+            .check()
+            .map_err(|cause| SyncError::interrupted(Stage::Poll, "the poll", cause))?;
+        let candidates = match name {
+            RefName::Commit(commit) => {
+                return Ok(Tip::At(Advertised {
+                    name: commit.to_string(),
+                    object: *commit,
+                    commit: *commit,
+                }));
+            }
+            RefName::Head => vec!["HEAD".to_owned()],
+            RefName::Full(full) => vec![full.clone()],
+            RefName::Short(short) => ["refs/heads", "refs/tags", "refs"]
+                .map(|room| format!("{room}/{short}"))
+                .to_vec(),
+        };
+        let repository = self.open(Stage::Poll)?;
+        for candidate in candidates {
+            // Resolving follows HEAD to the branch: its name is the one to report.
+            let found = repository
+                .find_reference(&candidate)
+                .and_then(|reference| reference.resolve());
+            match found {
+                Ok(reference) => return self.advertise(&repository, &reference),
+                Err(cause)
+                    if matches!(cause.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => {}
+                Err(cause) => return Err(self.failed(Stage::Poll, "read a ref of", cause)),
+            }
+        }
+        let empty = repository
+            .references()
+            .is_ok_and(|mut references| references.next().is_none());
+        Ok(Tip::Missing { empty })
+    }
+
+    fn fetch(
+        &mut self,
+        request: &FetchRequest<'_>,
+        pack: &mut dyn PackSink,
+        budget: &Budget,
+    ) -> Result<Fetched, SyncError> {
+        let repository = self.open(Stage::Fetch)?;
+        let missing = |cause: git2::Error| {
+            SyncError::new(
+                Stage::Fetch,
+                Reason::RefMissing,
+                format!("{} does not have {}", self.path.display(), request.want),
+            )
+            .with_source(cause)
+        };
+        let want = repository
+            .find_object(request.want.oid(), None)
+            .map_err(missing)?;
+        let commit = want.peel_to_commit().map_err(missing)?;
+        let failed = |cause: git2::Error| match budget.check() {
+            Err(cause) => SyncError::interrupted(Stage::Fetch, "the fetch", cause),
+            Ok(()) => self.failed(Stage::Fetch, "read", cause),
+        };
+        let source_boundary = shallow_boundary(&repository);
+        let chosen = if request.depth > 0 {
+            within_depth(&repository, commit.id(), request, &source_boundary)
+        } else {
+            whole_history(&repository, commit.id(), request, &source_boundary)
+        }
+        .map_err(failed)?;
+
+        let mut selection = Selection {
+            repository: &repository,
+            builder: repository.packbuilder().map_err(failed)?,
+            seen: HashSet::new(),
+            budget,
+        };
+        let mut object = want;
+        while let Some(tag) = object.as_tag() {
+            let target = tag.target().map_err(failed)?;
+            selection
+                .builder
+                .insert_object(tag.id(), None)
+                .map_err(failed)?;
+            object = target;
+        }
+        selection
+            .add_commits(&chosen, request.haves)
+            .map_err(failed)?;
+        let bytes = selection.send(pack)?;
+
+        let boundary: HashSet<Commit> = chosen.boundary.iter().copied().collect();
+        let included: HashSet<Oid> = chosen.commits.iter().copied().collect();
+        let unshallow = request
+            .shallow
+            .iter()
+            .filter(|commit| included.contains(&commit.oid()) && !boundary.contains(commit));
+        Ok(Fetched {
+            bytes,
+            unshallow: unshallow.copied().collect(),
+            shallow: chosen.boundary,
+        })
+    }
+}
+
+/// The part of the history that was asked for.
+struct Chosen {
+    /// Parents before children, those that the store has included.
+    commits: Vec<Oid>,
+    /// Commits whose parents are left out.
+    boundary: Vec<Commit>,
+}
+
+/// The commits at most `depth - 1` steps from the tip.
+fn within_depth(
+    repository: &Repository,
+    tip: Oid,
+    request: &FetchRequest<'_>,
+    source_boundary: &HashSet<Oid>,
+) -> Result<Chosen, git2::Error> {
+    let odb = repository.odb()?;
+    let mut seen = HashSet::from([tip]);
+    let mut commits = Vec::new();
+    let mut boundary = Vec::new();
+    let mut level = vec![tip];
+    for left in (0..request.depth).rev() {
+        let mut next = Vec::new();
+        for id in level {
+            commits.push(id);
+            let parents: Vec<Oid> = repository.find_commit(id)?.parent_ids().collect();
+            let cut = source_boundary.contains(&id) || parents.iter().any(|p| !odb.exists(*p));
+            if cut || (left == 0 && !parents.is_empty()) {
+                boundary.push(id.into());
+            } else {
+                next.extend(parents.into_iter().filter(|parent| seen.insert(*parent)));
+            }
+        }
+        level = next;
+    }
+    commits.reverse();
+    Ok(Chosen { commits, boundary })
+}
+
+/// All commits that the store does not have; every one there is when its history was cut.
+fn whole_history(
+    repository: &Repository,
+    tip: Oid,
+    request: &FetchRequest<'_>,
+    source_boundary: &HashSet<Oid>,
+) -> Result<Chosen, git2::Error> {
+    let odb = repository.odb()?;
+    let mut walk = repository.revwalk()?;
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
+    walk.push(tip)?;
+    if request.shallow.is_empty() {
+        for have in request.haves.iter().filter(|have| odb.exists(have.oid())) {
+            walk.hide(have.oid())?;
+        }
+    }
+    let commits = walk.collect::<Result<Vec<_>, _>>()?;
+    let boundary = commits
+        .iter()
+        .filter(|id| source_boundary.contains(id))
+        .map(|id| Commit::from(*id))
+        .collect();
+    Ok(Chosen { commits, boundary })
+}
+
+/// The commits whose parents the repository itself does not have.
+fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
+    let text = std::fs::read_to_string(repository.commondir().join("shallow")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.parse::<Commit>().ok())
+        .map(|commit| commit.oid())
+        .collect()
+}
+
+/// The objects that go into the pack.
+struct Selection<'r> {
+    repository: &'r Repository,
+    builder: PackBuilder<'r>,
+    seen: HashSet<Oid>,
+    budget: &'r Budget,
+}
+
+impl<'r> Selection<'r> {
+    /// Adds commits with their trees, but for what the trees of their parents, or of what the
+    /// store has, hold at the same place.
+    fn add_commits(&mut self, chosen: &Chosen, haves: &[Commit]) -> Result<(), git2::Error> {
+        let held: HashSet<Oid> = haves.iter().map(Commit::oid).collect();
+        let mut roots: HashMap<Oid, Oid> = HashMap::new();
+        for have in haves {
+            if let Ok(commit) = self.repository.find_commit(have.oid()) {
+                roots.insert(have.oid(), commit.tree_id());
+            }
+        }
+        let held_roots: Vec<Oid> = roots.values().copied().collect();
+        for id in &chosen.commits {
+            if held.contains(id) {
+                continue;
+            }
+            let commit = self.repository.find_commit(*id)?;
+            self.builder.insert_object(*id, None)?;
+            let mut bases: Vec<Oid> = commit
+                .parent_ids()
+                .filter_map(|parent| roots.get(&parent).copied())
+                .collect();
+            if bases.is_empty() {
+                bases.clone_from(&held_roots);
+            }
+            roots.insert(*id, commit.tree_id());
+            self.add_tree(commit.tree_id(), &bases)?;
+        }
+        Ok(())
+    }
+
+    fn add_tree(&mut self, root: Oid, bases: &[Oid]) -> Result<(), git2::Error> {
+        let mut waiting = vec![(root, bases.to_vec(), None)];
+        while let Some((id, bases, name)) = waiting.pop() {
+            if bases.contains(&id) || !self.seen.insert(id) {
+                continue;
+            }
+            if self.budget.check().is_err() {
+                return Err(git2::Error::from_str("interrupted"));
+            }
+            self.builder.insert_object(id, name.as_deref())?;
+            // A base that the source has lost holds nothing that may be left out.
+            let bases: Vec<Tree<'r>> = bases
+                .iter()
+                .filter_map(|base| self.repository.find_tree(*base).ok())
+                .collect();
+            for entry in self.repository.find_tree(id)?.iter() {
+                let held = bases
+                    .iter()
+                    .filter_map(|base| base.get_name_bytes(entry.name_bytes()))
+                    .map(|held| (held.id(), held.kind()));
+                let name = std::str::from_utf8(entry.name_bytes()).ok();
+                match entry.kind() {
+                    Some(ObjectType::Tree) => {
+                        let held = held
+                            .filter(|(_, kind)| *kind == Some(ObjectType::Tree))
+                            .map(|(id, _)| id)
+                            .collect();
+                        waiting.push((entry.id(), held, name.map(str::to_owned)));
+                    }
+                    Some(ObjectType::Blob) => {
+                        let is_held = held.into_iter().any(|(id, _)| id == entry.id());
+                        if !is_held && self.seen.insert(entry.id()) {
+                            self.builder.insert_object(entry.id(), name)?;
+                        }
+                    }
+                    // A submodule's commit lives elsewhere.
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the pack; returns its size in bytes.
+    fn send(mut self, pack: &mut dyn PackSink) -> Result<u64, SyncError> {
+        let interrupted =
+            |cause| SyncError::interrupted(Stage::Fetch, "reading the repository", cause);
+        let limits = self.budget.clone();
+        self.builder
+            .set_progress_callback(move |_, _, _| limits.check().is_ok())
+            .map_err(unsent)?;
+        self.builder.set_threads(0);
+        let mut bytes = 0;
+        let mut failure = None;
+        let sent = self.builder.foreach(|chunk| {
+            bytes += chunk.len() as u64;
+            match pack.write(chunk) {
+                Ok(()) => true,
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.budget.check().map_err(interrupted)?;
+        sent.map_err(unsent)?;
+        Ok(bytes)
+    }
+}
+
+fn unsent(cause: git2::Error) -> SyncError {
+    SyncError::new(
+        Stage::Fetch,
+        Reason::Other,
+        "cannot read the objects of the repository",
+    )
+    .with_source(cause)
+}

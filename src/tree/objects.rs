@@ -1,0 +1,200 @@
+//! Reading objects: one handle a thread, errors in the project's terms.
+//!
+//! libgit2 reads an object of a pack into memory whole; it cannot stream one. Callers ask for the
+//! size first where it matters.
+
+use std::path::Path;
+
+use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
+
+use crate::error::{Reason, Stage, SyncError};
+
+/// Largest tree object that is read: some two million names.
+const TREE_LIMIT: usize = 128 << 20;
+
+/// Largest `.gitattributes` that git reads (attr.h); beyond, it ignores the file.
+const ATTRIBUTES_LIMIT: usize = 100 << 20;
+
+/// The objects of a store, for one thread.
+pub(super) struct Objects {
+    repository: Repository,
+}
+
+/// The type of an entry of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EntryMode {
+    File,
+    Executable,
+    Symlink,
+    Tree,
+    Commit,
+}
+
+/// One entry of a tree object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TreeEntry<'a> {
+    pub mode: EntryMode,
+    pub name: &'a [u8],
+    pub id: Oid,
+}
+
+impl Objects {
+    pub fn open(store: &Path) -> Result<Self, SyncError> {
+        let repository = Repository::open_bare(store).map_err(|error| {
+            SyncError::new(
+                Stage::Build,
+                Reason::Store,
+                format!("cannot open the object store {}", store.display()),
+            )
+            .with_source(error)
+        })?;
+        Ok(Self { repository })
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub fn odb(&self) -> Result<Odb<'_>, SyncError> {
+        self.repository.odb().map_err(|error| {
+            SyncError::new(
+                Stage::Build,
+                Reason::Store,
+                "cannot open the object database of the store",
+            )
+            .with_source(error)
+        })
+    }
+}
+
+/// The size of an object and its type, without inflating it.
+pub(super) fn header(odb: &Odb<'_>, id: Oid) -> Result<(usize, ObjectType), SyncError> {
+    odb.read_header(id).map_err(|error| unreadable(id, error))
+}
+
+/// The content of an object that must be of a type.
+pub(super) fn read<'a>(
+    odb: &'a Odb<'_>,
+    id: Oid,
+    kind: ObjectType,
+) -> Result<git2::OdbObject<'a>, SyncError> {
+    let object = odb.read(id).map_err(|error| unreadable(id, error))?;
+    if object.kind() != kind {
+        return Err(hostile(format!(
+            "object {id} is a {}, and a tree calls it a {}",
+            object.kind().str(),
+            kind.str()
+        )));
+    }
+    Ok(object)
+}
+
+/// The raw bytes of a tree object.
+pub(super) fn tree(odb: &Odb<'_>, id: Oid) -> Result<Vec<u8>, SyncError> {
+    // The empty tree need not be stored anywhere.
+    if id.to_string() == "4b825dc642cb6eb9a060e54bf8d69288fbee4904" {
+        return Ok(Vec::new());
+    }
+    let (size, _) = header(odb, id)?;
+    if size > TREE_LIMIT {
+        return Err(SyncError::new(
+            Stage::Build,
+            Reason::Limit,
+            format!("tree {id} has {size} bytes: more than any real directory"),
+        ));
+    }
+    Ok(read(odb, id, ObjectType::Tree)?.data().to_vec())
+}
+
+/// The tree of a commit.
+pub(super) fn tree_of_commit(odb: &Odb<'_>, id: Oid) -> Result<Oid, SyncError> {
+    let commit = read(odb, id, ObjectType::Commit)?;
+    commit
+        .data()
+        .strip_prefix(b"tree ")
+        .and_then(|rest| std::str::from_utf8(rest.get(..40)?).ok())
+        .and_then(|hex| Oid::from_str(hex).ok())
+        .ok_or_else(|| hostile(format!("commit {id} names no tree")))
+}
+
+/// The content of a `.gitattributes` or `.gitmodules`; `None` if git would not read it.
+pub(super) fn control_file(odb: &Odb<'_>, id: Oid) -> Result<Option<Vec<u8>>, SyncError> {
+    let (size, kind) = header(odb, id)?;
+    if size > ATTRIBUTES_LIMIT || kind != ObjectType::Blob {
+        return Ok(None);
+    }
+    Ok(Some(read(odb, id, ObjectType::Blob)?.data().to_vec()))
+}
+
+/// Takes a tree object apart from `*at` on; `None` at its end.
+pub(super) fn next_entry<'a>(
+    tree: &'a [u8],
+    at: &mut usize,
+) -> Option<Result<TreeEntry<'a>, SyncError>> {
+    let rest = tree.get(*at..).filter(|rest| !rest.is_empty())?;
+    let parsed = parse_entry(rest);
+    match parsed {
+        Some((entry, length)) => {
+            *at += length;
+            Some(Ok(entry))
+        }
+        None => {
+            *at = tree.len();
+            Some(Err(hostile(
+                "a tree object is malformed: git itself would not write it",
+            )))
+        }
+    }
+}
+
+/// Finds a name in a tree object.
+pub(super) fn find<'a>(tree: &'a [u8], name: &[u8]) -> Result<Option<TreeEntry<'a>>, SyncError> {
+    let mut at = 0;
+    while let Some(entry) = next_entry(tree, &mut at) {
+        let entry = entry?;
+        if entry.name == name {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}
+
+fn parse_entry(bytes: &[u8]) -> Option<(TreeEntry<'_>, usize)> {
+    let space = bytes.iter().take(8).position(|byte| *byte == b' ')?;
+    let mut mode = 0_u32;
+    for digit in &bytes[..space] {
+        mode = mode * 8 + char::from(*digit).to_digit(8)?;
+    }
+    let name = &bytes[space + 1..];
+    let end = name.iter().position(|byte| *byte == 0)?;
+    let id = Oid::from_bytes(name.get(end + 1..end + 21)?).ok()?;
+    // As git's canon_mode: only the owner's executable bit counts.
+    let mode = match mode & 0o170_000 {
+        0o100_000 if mode & 0o100 != 0 => EntryMode::Executable,
+        0o100_000 => EntryMode::File,
+        0o120_000 => EntryMode::Symlink,
+        0o040_000 => EntryMode::Tree,
+        0o160_000 => EntryMode::Commit,
+        _ => return None,
+    };
+    let entry = TreeEntry {
+        mode,
+        name: &name[..end],
+        id,
+    };
+    Some((entry, space + 1 + end + 21))
+}
+
+pub(super) fn hostile(message: impl Into<String>) -> SyncError {
+    SyncError::new(Stage::Build, Reason::Hostile, message)
+        .with_hint("look at the repository: git refuses such content as well")
+}
+
+fn unreadable(id: Oid, error: git2::Error) -> SyncError {
+    let message = if error.code() == ErrorCode::NotFound {
+        format!("object {id} is not in the store")
+    } else {
+        format!("object {id} in the store cannot be read")
+    };
+    SyncError::new(Stage::Build, Reason::Store, message).with_source(error)
+}

@@ -1,0 +1,302 @@
+//! Submodules of one commit: where they are, and what is to be fetched for them.
+//!
+//! `.gitmodules` comes from the commit, never from a work tree. This module fetches nothing and
+//! looks at one level: whoever fetches asks again for the submodule's own commit.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use git2::{Odb, Oid};
+
+use super::gitmodules::{self, BadLine, Module};
+use super::objects::{self, EntryMode, Objects};
+use super::{SubmoduleMode, TreeOptions};
+use crate::commit::Commit;
+use crate::error::{Reason, Stage, SyncError, printable};
+use crate::repo_url::RepoUrl;
+
+/// A submodule that the tree is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submodule {
+    /// Where it stands in the superproject's tree.
+    pub path: PathBuf,
+    /// Its repository.
+    pub url: RepoUrl,
+    /// The commit that the superproject names.
+    pub commit: Commit,
+}
+
+/// The submodules of `commit` that the options select, with their addresses made absolute against
+/// `superproject`. One level: the submodules of a submodule are listed with its own commit and
+/// address. Empty if submodules are off.
+///
+/// A submodule without an entry in `.gitmodules`, or with `update = none`, is not listed: its
+/// directory stays empty.
+///
+/// # Errors
+/// Reason `hostile` when an address begins with a dash, leads above its host, uses a transport
+/// that is not allowed, or leads from a remote repository to this machine; `store` when an object
+/// is missing; `other` when `.gitmodules` is not readable.
+pub fn list(
+    store: &Path,
+    commit: Commit,
+    options: &TreeOptions,
+    superproject: &RepoUrl,
+) -> Result<Vec<Submodule>, SyncError> {
+    if options.submodules == SubmoduleMode::Off {
+        return Ok(Vec::new());
+    }
+    let objects = Objects::open(store)?;
+    let odb = objects.odb()?;
+    let root = objects::tree(&odb, objects::tree_of_commit(&odb, commit.oid())?)?;
+    let mut found = Vec::new();
+    for (path, module) in modules(&odb, &root)?.map {
+        if module.update_none {
+            continue;
+        }
+        let Some(id) = gitlink(&odb, &root, &path, options)? else {
+            continue;
+        };
+        found.push(Submodule {
+            url: address(&module, superproject)?,
+            path: PathBuf::from(OsString::from_vec(path)),
+            commit: Commit::from(id),
+        });
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// The `.gitmodules` of one tree.
+#[derive(Debug, Default)]
+pub(super) struct Modules {
+    /// The blob, if there is one.
+    pub id: Option<Oid>,
+    map: HashMap<Vec<u8>, Module>,
+}
+
+impl Modules {
+    /// Whether the submodule at a path, relative to this tree, is to be populated; `None` if
+    /// `.gitmodules` does not know it.
+    pub fn populates(&self, path: &[u8]) -> Option<bool> {
+        self.map.get(path).map(|module| !module.update_none)
+    }
+}
+
+/// Reads `.gitmodules` of the root tree `root` (raw bytes).
+pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> {
+    let Some(entry) = objects::find(root, b".gitmodules")? else {
+        return Ok(Modules::default());
+    };
+    if !matches!(entry.mode, EntryMode::File | EntryMode::Executable) {
+        return Ok(Modules::default());
+    }
+    let Some(text) = objects::control_file(odb, entry.id)? else {
+        return Ok(Modules::default());
+    };
+    let modules = gitmodules::parse(&text).map_err(|BadLine(line)| {
+        SyncError::new(
+            Stage::Build,
+            Reason::Other,
+            format!("line {line} of .gitmodules is not git configuration"),
+        )
+        .with_hint("correct .gitmodules, or set --submodules off")
+    })?;
+    let map = modules
+        .into_iter()
+        .filter(|module| module.url.is_some())
+        .filter_map(|module| Some((module.path.clone()?, module)))
+        .collect();
+    Ok(Modules {
+        id: Some(entry.id),
+        map,
+    })
+}
+
+/// The commit at a path of a tree, if a submodule stands there and the options select it.
+fn gitlink(
+    odb: &Odb<'_>,
+    root: &[u8],
+    path: &[u8],
+    options: &TreeOptions,
+) -> Result<Option<Oid>, SyncError> {
+    let mut tree = root.to_vec();
+    let mut included = options.sparse.is_none();
+    let mut end = 0;
+    loop {
+        let length = path[end..].iter().position(|byte| *byte == b'/');
+        let name = match length {
+            Some(length) => &path[end..end + length],
+            None => &path[end..],
+        };
+        end += name.len();
+        let Some(entry) = objects::find(&tree, name)? else {
+            return Ok(None);
+        };
+        let (mode, id) = (entry.mode, entry.id);
+        if let Some(sparse) = &options.sparse {
+            // A submodule is matched like a file: git's index holds it as one entry.
+            included = sparse.includes(&path[..end], mode == EntryMode::Tree, included);
+        }
+        match (mode, length) {
+            (EntryMode::Commit, None) => return Ok(included.then_some(id)),
+            (EntryMode::Tree, Some(_)) => tree = objects::tree(odb, id)?,
+            _ => return Ok(None),
+        }
+        end += 1;
+    }
+}
+
+/// Where a submodule is, made absolute and allowed.
+fn address(module: &Module, superproject: &RepoUrl) -> Result<RepoUrl, SyncError> {
+    let refused = |why: &str| {
+        objects::hostile(format!("submodule {:?}: {why}", printable(&module.name)))
+            .with_hint("correct its url in .gitmodules, or set --submodules off")
+    };
+    let url = module.url.as_deref().unwrap_or_default();
+    if module.name.starts_with('-') || module.name.split('/').any(|part| part == "..") {
+        return Err(refused("its name is not a safe one"));
+    }
+    if url.starts_with("./") || url.starts_with("../") {
+        return resolve(superproject, url)
+            .ok_or_else(|| refused("its relative url leads above the superproject's host"));
+    }
+    let parsed = RepoUrl::parse(url)
+        .map_err(|error| refused(&format!("its url is not acceptable: {error}")))?;
+    match &parsed {
+        RepoUrl::Local(_) if !superproject.is_local() => Err(refused(
+            "its url is a path on this machine, and the superproject is not",
+        )),
+        RepoUrl::Local(path) if !path.is_absolute() => Err(refused(
+            "its url is neither absolute nor relative to the superproject (./, ../)",
+        )),
+        _ => Ok(parsed),
+    }
+}
+
+/// As `git submodule` resolves a url that begins with `./` or `../`: textually, against the
+/// superproject's address. `None` if it leads above the host.
+fn resolve(superproject: &RepoUrl, relative: &str) -> Option<RepoUrl> {
+    let mut resolved = superproject.clone();
+    match &mut resolved {
+        RepoUrl::Http(http) => {
+            let path = join(http.url.path(), relative)?;
+            http.url.set_path(&path);
+            // It belongs to the superproject's address alone.
+            http.url.set_query(None);
+        }
+        RepoUrl::Ssh(ssh) => {
+            ssh.path = join(&ssh.path, relative)?;
+            if ssh.path.starts_with('-') {
+                return None;
+            }
+        }
+        RepoUrl::Local(path) => *path = PathBuf::from(join(path.to_str()?, relative)?),
+    }
+    Some(resolved)
+}
+
+fn join(base: &str, relative: &str) -> Option<String> {
+    let mut joined = base.strip_suffix('/').unwrap_or(base);
+    let mut rest = relative;
+    loop {
+        if let Some(below) = rest.strip_prefix("../") {
+            rest = below;
+            joined = match joined.rfind('/') {
+                Some(slash) => &joined[..slash],
+                // Of "host:repository", only the repository can be taken away.
+                None if !joined.is_empty() => "",
+                None => return None,
+            };
+        } else if let Some(below) = rest.strip_prefix("./") {
+            rest = below;
+        } else {
+            break;
+        }
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    Some(if joined.is_empty() && !base.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("{joined}/{rest}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(superproject: &str, url: &str) -> Result<String, String> {
+        let module = Module {
+            name: "lib".to_owned(),
+            url: Some(url.to_owned()),
+            ..Module::default()
+        };
+        address(&module, &RepoUrl::parse(superproject).unwrap())
+            .map(|url| url.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn relative_urls_follow_the_superproject() {
+        for (superproject, url, expected) in [
+            (
+                "https://h/org/app.git",
+                "../lib.git",
+                "https://h/org/lib.git",
+            ),
+            (
+                "https://h/org/app.git/",
+                "../lib.git/",
+                "https://h/org/lib.git",
+            ),
+            (
+                "https://h:8443/org/app",
+                "./lib",
+                "https://h:8443/org/app/lib",
+            ),
+            (
+                "https://h/org/app",
+                "../../other/lib",
+                "https://h/other/lib",
+            ),
+            ("git@h:org/app.git", "../lib.git", "ssh://git@h/org/lib.git"),
+            ("git@h:app.git", "../lib.git", "ssh://git@h/lib.git"),
+            (
+                "ssh://git@h:2222/org/app",
+                "../lib",
+                "ssh://git@h:2222/org/lib",
+            ),
+            ("/srv/git/app.git", "../lib.git", "/srv/git/lib.git"),
+            ("https://h/org/app", "https://other/x", "https://other/x"),
+            ("/srv/git/app.git", "/srv/lib.git", "/srv/lib.git"),
+            ("https://h/a", "git@other:lib", "ssh://git@other/lib"),
+        ] {
+            assert_eq!(
+                resolved(superproject, url).as_deref(),
+                Ok(expected),
+                "{superproject} {url}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_network_or_the_host_is_refused() {
+        for (superproject, url) in [
+            ("https://h/app", "../../lib"),
+            ("https://h/app", "file:///etc"),
+            ("https://h/app", "/etc"),
+            ("https://h/app", "ext::sh -c x"),
+            ("https://h/app", "-oProxyCommand=x"),
+            ("git@h:app", "../../lib"),
+            ("git@h:app", "../-lib"),
+            ("/srv/app", "lib"),
+            ("https://h/app", "git://h/lib"),
+        ] {
+            let error = resolved(superproject, url).unwrap_err();
+            assert!(error.contains("\"lib\""), "{superproject} {url}: {error}");
+        }
+    }
+}
