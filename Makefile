@@ -4,6 +4,9 @@ REPO ?= $(CURDIR)
 REF ?= HEAD
 ROOT ?= $(CURDIR)/target/demo
 IMAGE ?= git-volume-reloader:0.1.0
+UPDATES ?= 200
+FUZZ_SECONDS ?= 60
+TARGETS ?= $(sort $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
 # The container engine: the first of these that is installed, unless ENGINE= says otherwise.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(if $(shell command -v $(engine)),$(engine))))
 
@@ -12,7 +15,7 @@ COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BINARY := target/debug/git-volume-reloader
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test k8s-check lint audit bench soak release image image-check
+.PHONY: help setup run test k8s-check lint audit bench fuzz soak release image image-check
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,9 +54,15 @@ audit: ## Advisories, licences and bans of all dependencies; installs cargo-deny
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check
 
-bench: ## Benchmarks, as ratios to git on the same machine
+bench: ## Benchmarks, as ratios to git on the same machine: UPDATES= (200)
 	@scripts/setup test
-	cargo bench --locked
+	cargo bench --locked --bench sync -- --updates $(UPDATES)
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS= (60), or TARGETS= only; needs cargo-fuzz and a nightly toolchain
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@for target in $(TARGETS); do mkdir -p "fuzz/corpus/$$target"; \
+		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; done
 
 soak: ## The long tests: thousands of updates, kills and faults
 	@scripts/setup test
