@@ -301,7 +301,7 @@ fn after_a_publish_it_is_ready_and_says_what_it_did() {
     let target = ("target", "docs");
     assert_eq!(sidecar.metric("gvr_ready", &[target]), 1.0);
     assert_eq!(sidecar.metric("gvr_revisions", &[target]), 1.0);
-    let revision = [target, ("ref", "refs/heads/main"), ("revision", &*commit)];
+    let revision = [target, ("ref", "main"), ("revision", &*commit)];
     assert_eq!(sidecar.metric("gvr_revision_info", &revision), 1.0);
     let files = fs::read_dir(root.link()).unwrap().count() as f64;
     assert!(sidecar.metric("gvr_files_written_total", &[target]) >= files);
@@ -316,7 +316,7 @@ fn after_a_publish_it_is_ready_and_says_what_it_did() {
     );
     assert!(metrics.body.ends_with("# EOF\n"), "{}", metrics.body);
     let status = sidecar.status().to_string();
-    for part in [&*commit, "docs", "main", &upstream.url()] {
+    for part in [&*commit, "docs", "main", upstream.path().to_str().unwrap()] {
         assert!(status.contains(part), "no {part} in {status}");
     }
 }

@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::upstream::Change;
+
+/// What a reader leaves to the others between two reads.
+const REST: Duration = Duration::from_millis(2);
 
 /// Threads that read until they are told to stop.
 pub struct Readers {
@@ -95,6 +99,8 @@ impl Shared {
     fn read_until_stopped(&self, link: &Path) {
         let mut newest = 0;
         while !self.stop.load(Ordering::SeqCst) {
+            // Readers that never rest would leave a small machine no time to publish.
+            std::thread::sleep(REST);
             let told = match read_tree(link) {
                 Ok(n) if n >= newest => {
                     newest = n;
