@@ -1,4 +1,9 @@
-
+//! The integration tests: facts about the library and the program, on real servers and files, in
+//! one test binary.
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic with the cause is the report"
+)]
 
 mod abuse;
 mod bad_input;
