@@ -26,6 +26,9 @@ const MOVED_ATTEMPTS: usize = 3;
 /// When trash that could not be deleted (an open NFS file, say) is tried again.
 const TRASH_RETRY: Duration = Duration::from_secs(10);
 
+/// How many shortcomings of each kind are remembered, so that the log does not repeat them.
+const SAID: usize = 100;
+
 /// How deep submodules may nest: git has no limit, a loop of them has no end.
 const SUBMODULE_DEPTH: usize = 16;
 
@@ -39,6 +42,15 @@ pub struct Sync {
     disk: Option<Disk>,
     /// The tip that was found to change nothing under the watched paths.
     irrelevant: Option<Commit>,
+    said: Said,
+}
+
+/// What the log was told about shortcomings, so as not to repeat it for every tree.
+#[derive(Default)]
+struct Said {
+    cannot_share: bool,
+    unfiltered: Vec<String>,
+    unpopulated: Vec<String>,
 }
 
 /// The volume while it is open and locked, and its complete trees.
@@ -146,6 +158,7 @@ impl Sync {
             target,
             disk: None,
             irrelevant: None,
+            said: Said::default(),
         })
     }
 
@@ -255,6 +268,9 @@ impl Sync {
         let Some(damage) = observed.damage else {
             return Ok(());
         };
+        if disk.live_takes_the_links_place()? {
+            return Ok(());
+        }
         warn!(
             damage = printable(&damage),
             "what readers see was damaged; mending it"
@@ -263,6 +279,7 @@ impl Sync {
         while let Some(newest) = disk.newest_sound(&self.settings) {
             if disk.inspect(newest.revision.n, budget)? {
                 report.time(Stage::Publish, || disk.volume.publish(&newest.revision))?;
+                disk.refresh()?;
                 info!(commit = %newest.revision.commit, "the link is back on the newest sound tree");
                 break;
             }
@@ -278,18 +295,23 @@ impl Sync {
     ) -> Result<Outcome, SyncError> {
         let disk = opened(&mut self.disk)?;
         let live = disk.live()?;
+        let misplaced = disk.live_takes_the_links_place()?;
         let candidates: Vec<_> = disk
             .known
             .iter()
-            .map(|known| Candidate {
-                n: known.revision.n,
-                commit: known.revision.commit,
-                settings: &known.settings,
-                sound: known.sound,
-                live: live.is_some_and(|live| live.revision.n == known.revision.n),
+            .map(|known| {
+                let live = live.is_some_and(|live| live.revision.n == known.revision.n);
+                Candidate {
+                    n: known.revision.n,
+                    commit: known.revision.commit,
+                    settings: &known.settings,
+                    sound: known.sound && !(live && misplaced),
+                    live,
+                }
             })
             .collect();
-        if live.is_some_and(|live| live.sound) && self.irrelevant == Some(tip.commit) {
+        if live.is_some_and(|live| live.sound) && !misplaced && self.irrelevant == Some(tip.commit)
+        {
             return Ok(Outcome::Unchanged);
         }
         match decide(tip.commit, &self.settings, &candidates) {
@@ -297,6 +319,7 @@ impl Sync {
             Action::Flip(n) if disk.inspect(n, budget)? => {
                 let revision = disk.revision(n)?;
                 report.time(Stage::Publish, || disk.volume.publish(&revision))?;
+                disk.refresh()?;
                 self.announce(tip, None)
             }
             Action::Flip(_) | Action::Build => self.build_and_publish(tip, budget, report),
@@ -365,6 +388,7 @@ impl Sync {
             && let Some(sparse) = &target.tree.sparse
             && let Some(live) = disk.live()?
             && live.sound
+            && !disk.live_takes_the_links_place()?
             && live.settings == *settings
             && store.contains(live.revision.commit)
             && !tree::changed_under(store.path(), live.revision.commit, tip.commit, sparse)?
@@ -397,7 +421,7 @@ impl Sync {
 
     /// Tells the log and the touch files about a flip.
     fn announce(
-        &self,
+        &mut self,
         tip: &Advertised,
         built: Option<(tree::Built, Duration)>,
     ) -> Result<Outcome, SyncError> {
@@ -414,7 +438,7 @@ impl Sync {
                     took = %humantime::format_duration(Duration::from_millis(took.as_millis() as u64)),
                     "published"
                 );
-                warn_of_shortcomings(&tree);
+                self.said.warn_of_shortcomings(&tree);
             }
             None => info!(
                 commit = %tip.commit,
@@ -585,27 +609,42 @@ fn in_submodule(error: SyncError, submodule: &Submodule) -> SyncError {
     outer.with_source(error)
 }
 
-/// Says once per tree what is not as its reader may expect.
-fn warn_of_shortcomings(tree: &tree::Built) {
-    if let Some(why) = &tree.shared_fallback {
-        warn!(
-            why = printable(why),
-            "unchanged files are written again: they cannot be shared"
-        );
-    }
-    if !tree.unfiltered.is_empty() {
-        let files = printable(&tree.unfiltered.join(", "));
-        warn!(
-            files,
-            "filters are not run: these files are as the repository holds them"
-        );
-    }
-    if !tree.unpopulated.is_empty() {
-        let paths = printable(&tree.unpopulated.join(", "));
-        warn!(
-            paths,
-            "submodules without an entry in .gitmodules stay empty"
-        );
+impl Said {
+    /// Says what is not as a tree's reader may expect, unless it was said of an earlier tree.
+    fn warn_of_shortcomings(&mut self, tree: &tree::Built) {
+        if let Some(why) = &tree.shared_fallback
+            && !std::mem::replace(&mut self.cannot_share, true)
+        {
+            warn!(
+                why = printable(why),
+                "unchanged files are written again: they cannot be shared"
+            );
+        }
+        let news = |said: &mut Vec<String>, now: &[String]| {
+            let before = said.len();
+            for item in now {
+                if !said.contains(item) {
+                    said.push(item.clone());
+                }
+            }
+            let news = said.len() > before;
+            said.drain(..said.len().saturating_sub(SAID));
+            news
+        };
+        if news(&mut self.unfiltered, &tree.unfiltered) {
+            let files = printable(&tree.unfiltered.join(", "));
+            warn!(
+                files,
+                "filters are not run: these files are as the repository holds them"
+            );
+        }
+        if news(&mut self.unpopulated, &tree.unpopulated) {
+            let paths = printable(&tree.unpopulated.join(", "));
+            warn!(
+                paths,
+                "submodules without an entry in .gitmodules stay empty"
+            );
+        }
     }
 }
 
@@ -664,7 +703,11 @@ impl Disk {
                 .iter()
                 .find(|known| known.revision.n == revision.n);
             known.push(match before {
-                Some(before) => before.clone(),
+                // Publishing by exchange moves trees.
+                Some(before) => Known {
+                    revision,
+                    ..before.clone()
+                },
                 None => {
                     let header = Header::read(&revision.manifest);
                     Known {
@@ -683,6 +726,18 @@ impl Disk {
     fn live(&self) -> Result<Option<&Known>, SyncError> {
         let live = self.volume.observe()?.live;
         Ok(live.and_then(|live| self.known.iter().find(|known| known.revision.n == live.n)))
+    }
+
+    /// Whether the live tree is a directory at the link path, and a symbolic link is wanted there.
+    ///
+    /// Such a tree cannot be moved to where the link would lead without a moment in which readers
+    /// have none: another one has to be built.
+    fn live_takes_the_links_place(&self) -> Result<bool, SyncError> {
+        let observed = self.volume.observe()?;
+        Ok(observed.damage.is_some()
+            && observed
+                .live
+                .is_some_and(|live| live.path == self.volume.link_path()))
     }
 
     /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
