@@ -1,0 +1,132 @@
+//! `--git-dir`: git commands work inside the published tree.
+
+use std::fs;
+use std::path::Path;
+
+use super::git_in;
+use crate::support::root::Root;
+use crate::support::sidecar::Launch;
+use crate::support::upstream::{Change, Upstream};
+
+fn launch(upstream: &Upstream, root: &Root) -> Launch {
+    Launch::new(&upstream.url(), root)
+        .switch("git-dir")
+        .flag("depth", "0")
+}
+
+/// Asserts that git, run through `link`, sees this commit with all its history and nothing changed.
+#[track_caller]
+fn assert_works(link: &Path, upstream: &Upstream, commit: &str) {
+    assert_eq!(git_in(link, &["rev-parse", "HEAD"]), commit);
+    let expected = upstream.git(&["log", "--format=%H %s %at", commit]);
+    assert_eq!(
+        git_in(link, &["log", "--format=%H %s %at", "HEAD"]),
+        expected
+    );
+    assert_eq!(git_in(link, &["status", "--porcelain"]), "");
+    assert_eq!(
+        git_in(link, &["log", "-1", "--format=%at", "--", "README.md"]),
+        upstream.git(&["log", "-1", "--format=%at", commit, "--", "README.md"])
+    );
+    git_in(link, &["fsck", "--connectivity-only"]);
+}
+
+#[test]
+fn git_works_through_the_link_also_after_updates_pruning_and_upkeep() {
+    let upstream = Upstream::new();
+    upstream.commit_changes(
+        "main",
+        &[
+            Change::Executable("bin/run".into(), b"#!/bin/sh\n".to_vec()),
+            Change::Symlink("link".into(), "bin/run".into()),
+        ],
+    );
+    let root = Root::new();
+    let mut sidecar = launch(&upstream, &root)
+        .flag("stale-timeout", "0s")
+        .flag("keep", "1")
+        .http()
+        .spawn();
+    for n in 0..12 {
+        let commit = upstream.commit(&[("n", &n.to_string())]);
+        sidecar.wait_for(&root, &commit);
+        assert_works(root.link(), &upstream, &commit);
+    }
+    sidecar.wait_while_alive("the old trees to go", |_| root.revisions().len() == 2);
+    sidecar.wait_for_polls(2);
+    assert_works(root.link(), &upstream, &upstream.tip("main"));
+    // A reader that resolved the link before the last flip works on, too.
+    let (n, previous) = root.revisions().remove(0);
+    let tree = root
+        .state("revisions")
+        .join(format!("{n:06}"))
+        .join(&previous);
+    assert_works(&tree, &upstream, &previous);
+    sidecar.stop();
+    // What git writes into its directory is no damage.
+    Launch::one_time(&upstream.url(), &root)
+        .switch("git-dir")
+        .flag("depth", "0")
+        .succeed();
+    assert_eq!(root.revision(), 13);
+}
+
+#[test]
+fn a_shallow_history_is_shallow_for_git_too() {
+    let upstream = Upstream::new();
+    for n in 0..5 {
+        upstream.commit(&[("n", &n.to_string())]);
+    }
+    let root = Root::new();
+    let launch = launch(&upstream, &root)
+        .flag("depth", "2")
+        .switch("one-time");
+    for n in 5..9 {
+        launch.clone().succeed();
+        let last_two = upstream.git(&["log", "-2", "--format=%H", "main"]);
+        let seen = git_in(root.link(), &["log", "-2", "--format=%H"]);
+        assert_eq!(seen, last_two);
+        git_in(root.link(), &["fsck", "--connectivity-only"]);
+        assert_eq!(git_in(root.link(), &["status", "--porcelain"]), "");
+        upstream.commit(&[("n", &n.to_string())]);
+    }
+}
+
+#[test]
+fn git_works_when_the_volume_is_mounted_elsewhere() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    launch(&upstream, &root).switch("one-time").succeed();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("deep/er");
+    fs::create_dir_all(moved.parent().unwrap()).unwrap();
+    fs::rename(root.path(), &moved).unwrap();
+    assert_works(&moved.join("current"), &upstream, &upstream.tip("main"));
+    fs::rename(&moved, root.path()).unwrap();
+}
+
+#[test]
+fn git_describe_finds_the_tags_that_the_remote_has() {
+    let upstream = Upstream::new();
+    let tagged = upstream.tip("main");
+    upstream.annotated_tag("v1", &tagged);
+    upstream.tag("light", &tagged);
+    let commit = upstream.commit(&[("a", "")]);
+    let root = Root::new();
+    launch(&upstream, &root).switch("one-time").succeed();
+    assert_eq!(
+        git_in(root.link(), &["describe", "--tags"]),
+        upstream.git(&["describe", "--tags", &commit])
+    );
+}
+
+#[test]
+fn a_git_directory_and_publishing_by_exchange_exclude_each_other() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    launch(&upstream, &root)
+        .flag("publish", "exchange")
+        .run()
+        .assert_failed(&[2], &["--git-dir", "--publish exchange"]);
+    assert!(!root.path().exists());
+}
