@@ -37,7 +37,9 @@ impl Place {
     }
 
     fn open(&self) -> Result<Volume, SyncError> {
-        Volume::open(self.layout.clone(), "test", Duration::ZERO, &budget())
+        // A child that another test is just starting holds our descriptors until it executes.
+        let wait = Duration::from_secs(5);
+        Volume::open(self.layout.clone(), "test", wait, &budget())
     }
 
     fn gvr(&self, path: &str) -> PathBuf {
