@@ -3,6 +3,8 @@
 //! A port of what git's convert.c and utf8.c do on checkout. Encodings are those of `encoding_rs`,
 //! with UTF-16, UTF-32, ASCII and the ISO-8859 sets done here as iconv does them; one that is not
 //! known, or cannot express the content, leaves the content as it is in the repository, as in git.
+//! Where the tables differ from iconv's (EUC-JP lacks JIS X 0212; GB2312 and EUC-KR are their
+//! supersets; UTF-7 is not there) a file may differ from git's.
 
 use std::borrow::Cow;
 

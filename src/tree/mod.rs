@@ -129,8 +129,9 @@ pub struct Built {
     pub entries: u64,
     /// Why files that did not change could not be shared, if that happened.
     pub shared_fallback: Option<String>,
-    /// What attributes asked for and could not be done: filters and encodings, with a path each;
-    /// the first few. Only files that were written anew are looked at.
+    /// What attributes asked for and could not be done, the first few: a filter or an encoding, the
+    /// path that was met first, and how many more. Files in sub-trees that are shared whole were
+    /// reported when they were first written.
     pub unfiltered: Vec<String>,
     /// Submodules that `.gitmodules` does not know: empty directories. The first few.
     pub unpopulated: Vec<String>,

@@ -1,7 +1,8 @@
 //! Which paths of a commit are written: git's sparse-checkout patterns.
 //!
-//! The patterns are those of `git help sparse-checkout`, with or without cone mode: cone mode is a
-//! subset of the language with the same meaning. The last pattern that matches a path decides; a
+//! The patterns are those of `git help sparse-checkout`. What cone mode writes means the same here;
+//! but a list without its first two lines (`/*`, `!/*/`) is read as plain patterns, where cone mode
+//! would add the files at the top of its own accord. The last pattern that matches a path decides; a
 //! path that none matches does as its directory does; the root is out until a pattern takes it in.
 //! This module knows nothing of `.gitignore` files, whose excluded directories hide what is below.
 

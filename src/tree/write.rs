@@ -8,7 +8,7 @@
 mod directory;
 mod task;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -106,7 +106,8 @@ struct Counts {
 #[derive(Default)]
 struct Remarks {
     fallback: Option<String>,
-    unfiltered: BTreeSet<String>,
+    /// By what was asked for: the first path, and how many there are.
+    unfiltered: BTreeMap<String, (String, u64)>,
     unpopulated: BTreeSet<String>,
 }
 
@@ -263,11 +264,20 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    fn remark(&self, kind: fn(&mut Remarks) -> &mut BTreeSet<String>, text: String) {
-        let mut remarks = lock(&self.remarks);
-        let set = kind(&mut remarks);
-        if set.len() < REMARKS {
-            set.insert(crate::error::printable(&text));
+    /// Notes what attributes asked for and could not be done.
+    fn note_unfiltered(&self, what: &str, path: String) {
+        let what = crate::error::printable(what);
+        let noted = &mut lock(&self.remarks).unfiltered;
+        if noted.len() < REMARKS || noted.contains_key(&what) {
+            noted.entry(what).or_insert((path, 0)).1 += 1;
+        }
+    }
+
+    /// Notes a submodule that `.gitmodules` does not know.
+    fn note_unpopulated(&self, path: String) {
+        let noted = &mut lock(&self.remarks).unpopulated;
+        if noted.len() < REMARKS {
+            noted.insert(path);
         }
     }
 
@@ -299,7 +309,14 @@ impl<'a> Build<'a> {
             bytes,
             entries,
             shared_fallback: remarks.fallback,
-            unfiltered: remarks.unfiltered.into_iter().collect(),
+            unfiltered: remarks
+                .unfiltered
+                .into_iter()
+                .map(|(what, (path, count))| match count {
+                    1 => format!("{what}: {path}"),
+                    _ => format!("{what}: {path} and {} more", count - 1),
+                })
+                .collect(),
             unpopulated: remarks.unpopulated.into_iter().collect(),
         })
     }

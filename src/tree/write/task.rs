@@ -550,8 +550,7 @@ impl Job<'_> {
             SubmoduleMode::Shallow | SubmoduleMode::Recursive => {
                 let known = repository.modules.populates(&path[repository.prefix..]);
                 if known.is_none() {
-                    self.build
-                        .remark(|remarks| &mut remarks.unpopulated, shown(path));
+                    self.build.note_unpopulated(shown(path));
                 }
                 known == Some(true)
             }
@@ -645,8 +644,8 @@ impl Job<'_> {
             let wanted = rules.wanted(&path[plan.repository.prefix..]);
             conversion = wanted.conversion;
             if let Some(filter) = wanted.filter {
-                let remark = format!("filter={filter}: {}", shown(path));
-                self.build.remark(|remarks| &mut remarks.unfiltered, remark);
+                self.build
+                    .note_unfiltered(&format!("filter={filter}"), shown(path));
             }
         }
         let recorded = conversion.to_bytes();
@@ -827,8 +826,8 @@ impl Job<'_> {
         let converted = convert::convert(conversion, id, blob.data());
         if converted.left_encoding {
             let encoding = conversion.encoding.as_deref().unwrap_or_default();
-            let remark = format!("working-tree-encoding={encoding}: {}", shown(&path()));
-            self.build.remark(|remarks| &mut remarks.unfiltered, remark);
+            let what = format!("working-tree-encoding={encoding}");
+            self.build.note_unfiltered(&what, shown(&path()));
         }
         let file = files::create(at, name, kind == Kind::Executable)
             .map_err(|error| self.failed(&path(), error))?;

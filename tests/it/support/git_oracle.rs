@@ -1,7 +1,7 @@
 //! A repository made with real git, and what real git checks out of it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use git_volume_reloader::commit::Commit;
+use git2::{ObjectType, Repository};
 
 /// A repository with a work tree, in a directory of its own.
 pub struct Origin {
     pub dir: PathBuf,
+    /// Entries that the index is still to get.
+    pending: RefCell<Vec<u8>>,
 }
 
 /// What stands at a path: type and permission bits, and the content, or the target of a link.
@@ -82,7 +85,10 @@ impl Origin {
         // Blobs are to be exactly what the test writes.
         run(&dir, &["config", "core.autocrlf", "false"]);
         run(&dir, &["config", "core.safecrlf", "false"]);
-        Self { dir }
+        Self {
+            dir,
+            pending: RefCell::default(),
+        }
     }
 
     /// The object store.
@@ -103,22 +109,35 @@ impl Origin {
 
     /// Adds an entry for an object.
     pub fn put_id(&self, mode: &str, path: impl AsRef<[u8]>, id: &str) -> &Self {
-        let mut line = format!("{mode} {id}\t").into_bytes();
-        line.extend_from_slice(path.as_ref());
-        line.push(0);
-        run_with_input(&self.dir, &["update-index", "-z", "--index-info"], &line);
+        let mut pending = self.pending.borrow_mut();
+        pending.extend_from_slice(format!("{mode} {id}\t").as_bytes());
+        pending.extend_from_slice(path.as_ref());
+        pending.push(0);
         self
+    }
+
+    fn update_index(&self) {
+        let lines = self.pending.take();
+        run_with_input(&self.dir, &["update-index", "-z", "--index-info"], &lines);
     }
 
     /// Takes a path out of the index.
     pub fn remove(&self, path: &str) -> &Self {
+        self.update_index();
         run(&self.dir, &["rm", "-rfq", "--cached", path]);
         self
     }
 
     /// Stores a blob.
     pub fn blob(&self, content: &[u8]) -> String {
-        run_with_input(&self.dir, &["hash-object", "-w", "--stdin"], content)
+        self.object(ObjectType::Blob, content)
+    }
+
+    fn object(&self, kind: ObjectType, content: &[u8]) -> String {
+        // Not through git: a process for every object makes most of a test's time.
+        let repository = Repository::open(&self.dir).unwrap();
+        let odb = repository.odb().unwrap();
+        odb.write(kind, content).unwrap().to_string()
     }
 
     /// Stores a tree whose bytes nobody checks.
@@ -134,11 +153,13 @@ impl Origin {
                 bytes.push(u8::from_str_radix(digits, 16).unwrap());
             }
         }
-        run_with_input(
-            &self.dir,
-            &["hash-object", "-w", "-t", "tree", "--literally", "--stdin"],
-            &bytes,
-        )
+        self.object(ObjectType::Tree, &bytes)
+    }
+
+    /// Stores the index as a tree.
+    pub fn write_tree(&self) -> String {
+        self.update_index();
+        run(&self.dir, &["write-tree"])
     }
 
     /// Commits a tree.
@@ -150,7 +171,7 @@ impl Origin {
 
     /// Commits the index.
     pub fn commit(&self) -> Commit {
-        let tree = run(&self.dir, &["write-tree"]);
+        let tree = self.write_tree();
         self.commit_tree(&tree)
     }
 
@@ -224,9 +245,4 @@ pub fn assert_same(ours: &Snapshot, gits: &Snapshot) {
 /// The inode of a path.
 pub fn inode(path: impl AsRef<Path>) -> u64 {
     fs::symlink_metadata(path.as_ref()).unwrap().ino()
-}
-
-/// A path of any bytes.
-pub fn path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }
