@@ -26,6 +26,9 @@ const MOVED_ATTEMPTS: usize = 3;
 /// When trash that could not be deleted (an open NFS file, say) is tried again.
 const TRASH_RETRY: Duration = Duration::from_secs(10);
 
+/// How often the bytes on the volume are counted at most: that looks at every file.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
+
 /// How deep submodules may nest: git has no limit, a loop of them has no end.
 const SUBMODULE_DEPTH: usize = 16;
 
@@ -39,6 +42,8 @@ pub struct Sync {
     disk: Option<Disk>,
     /// The tip that was found to change nothing under the watched paths.
     irrelevant: Option<Commit>,
+    /// When the bytes on the volume were counted last.
+    measured: Option<Instant>,
 }
 
 /// The volume while it is open and locked, and its complete trees.
@@ -93,8 +98,8 @@ pub struct Report {
 pub struct Upkeep {
     /// Complete trees on the volume.
     pub revisions: usize,
-    /// Bytes that the root occupies on its file system.
-    pub bytes: u64,
+    /// Bytes that the root occupies on its file system, when it was time to count them.
+    pub bytes: Option<u64>,
     /// When there will be something to remove, if anything is waiting.
     pub again_in: Option<Duration>,
 }
@@ -146,6 +151,7 @@ impl Sync {
             target,
             disk: None,
             irrelevant: None,
+            measured: None,
         })
     }
 
@@ -487,9 +493,16 @@ impl Sync {
             })?;
         }
         disk.store.maintain(&retained, budget)?;
+        let bytes = match self.measured {
+            Some(measured) if measured.elapsed() < MEASURE_EVERY => None,
+            _ => Some(disk.volume.bytes(budget)?),
+        };
+        if bytes.is_some() {
+            self.measured = Some(Instant::now());
+        }
         Ok(Some(Upkeep {
             revisions: disk.known.len(),
-            bytes: disk.volume.bytes(budget)?,
+            bytes,
             again_in: if pruned.pending {
                 Some(TRASH_RETRY)
             } else {
