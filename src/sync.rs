@@ -83,7 +83,7 @@ pub struct Current {
 /// What a cycle did on its way, whether or not it succeeded.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How long each step took.
+    /// How long each step took in all; a cycle may seal and flip, or poll again.
     pub stages: Vec<(Stage, Duration)>,
     /// Bytes of packs received.
     pub fetched_bytes: u64,
@@ -628,11 +628,15 @@ fn opened(disk: &mut Option<Disk>) -> Result<&mut Disk, SyncError> {
 }
 
 impl Report {
-    /// Runs one step and notes how long it took.
+    /// Runs one step and adds up how long it took.
     fn time<T>(&mut self, stage: Stage, step: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = step();
-        self.stages.push((stage, started.elapsed()));
+        let took = started.elapsed();
+        match self.stages.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, total)) => *total += took,
+            None => self.stages.push((stage, took)),
+        }
         result
     }
 
