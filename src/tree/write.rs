@@ -6,6 +6,7 @@
 //! git, an empty tree leaves nothing.
 
 mod directory;
+mod leaf;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
