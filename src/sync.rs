@@ -17,7 +17,7 @@ use crate::hooks;
 use crate::manifest::{self, Header};
 use crate::remote::{self, Advertised, FetchRequest, RefName, Remote, Tip};
 use crate::store::{CommitInfo, Store};
-use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode};
+use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode, TreeOptions};
 use crate::volume::{Moment, Prune, Revision, Volume};
 
 /// How often a cycle polls again because the remote moved between its poll and its fetch.
@@ -559,15 +559,20 @@ fn each_submodule(
         SubmoduleMode::Shallow => 1,
         SubmoduleMode::Recursive => SUBMODULE_DEPTH,
     };
-    let mut pending = vec![(commit, target.remote.url.clone(), depth)];
-    while let Some((parent, parent_url, depth)) = pending.pop() {
+    // Sparse patterns speak of the superproject's paths: a submodule is there whole or not at all.
+    let whole = TreeOptions {
+        sparse: None,
+        ..target.tree.clone()
+    };
+    let mut pending = vec![(commit, target.remote.url.clone(), depth, &target.tree)];
+    while let Some((parent, parent_url, depth, options)) = pending.pop() {
         if !store.contains(parent) {
             continue;
         }
-        for submodule in tree::submodules::list(store.path(), parent, &target.tree, &parent_url)? {
+        for submodule in tree::submodules::list(store.path(), parent, options, &parent_url)? {
             visit(&submodule)?;
             if depth > 1 {
-                pending.push((submodule.commit, submodule.url, depth - 1));
+                pending.push((submodule.commit, submodule.url, depth - 1, &whole));
             }
         }
     }
