@@ -17,7 +17,7 @@ use crate::hooks;
 use crate::manifest::{self, Header};
 use crate::remote::{self, Advertised, FetchRequest, RefName, Remote, Tip};
 use crate::store::{CommitInfo, Store};
-use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode};
+use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode, TreeOptions};
 use crate::volume::{Moment, Prune, Revision, Volume};
 
 /// How often a cycle polls again because the remote moved between its poll and its fetch.
@@ -28,6 +28,9 @@ const TRASH_RETRY: Duration = Duration::from_secs(10);
 
 /// How many shortcomings of each kind are remembered, so that the log does not repeat them.
 const SAID: usize = 100;
+
+/// How often the bytes on the volume are counted at most: that looks at every file.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
 
 /// How deep submodules may nest: git has no limit, a loop of them has no end.
 const SUBMODULE_DEPTH: usize = 16;
@@ -43,6 +46,8 @@ pub struct Sync {
     /// The tip that was found to change nothing under the watched paths.
     irrelevant: Option<Commit>,
     said: Said,
+    /// When the bytes on the volume were counted last.
+    measured: Option<Instant>,
 }
 
 /// What the log was told about shortcomings, so as not to repeat it for every tree.
@@ -90,7 +95,7 @@ pub struct Current {
 /// What a cycle did on its way, whether or not it succeeded.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How long each step took.
+    /// How long each step took in all; a cycle may seal and flip, or poll again.
     pub stages: Vec<(Stage, Duration)>,
     /// Bytes of packs received.
     pub fetched_bytes: u64,
@@ -105,8 +110,8 @@ pub struct Report {
 pub struct Upkeep {
     /// Complete trees on the volume.
     pub revisions: usize,
-    /// Bytes that the root occupies on its file system.
-    pub bytes: u64,
+    /// Bytes that the root occupies on its file system, when it was time to count them.
+    pub bytes: Option<u64>,
     /// When there will be something to remove, if anything is waiting.
     pub again_in: Option<Duration>,
 }
@@ -159,6 +164,7 @@ impl Sync {
             disk: None,
             irrelevant: None,
             said: Said::default(),
+            measured: None,
         })
     }
 
@@ -511,9 +517,16 @@ impl Sync {
             })?;
         }
         disk.store.maintain(&retained, budget)?;
+        let bytes = match self.measured {
+            Some(measured) if measured.elapsed() < MEASURE_EVERY => None,
+            _ => Some(disk.volume.bytes(budget)?),
+        };
+        if bytes.is_some() {
+            self.measured = Some(Instant::now());
+        }
         Ok(Some(Upkeep {
             revisions: disk.known.len(),
-            bytes: disk.volume.bytes(budget)?,
+            bytes,
             again_in: if pruned.pending {
                 Some(TRASH_RETRY)
             } else {
@@ -570,15 +583,20 @@ fn each_submodule(
         SubmoduleMode::Shallow => 1,
         SubmoduleMode::Recursive => SUBMODULE_DEPTH,
     };
-    let mut pending = vec![(commit, target.remote.url.clone(), depth)];
-    while let Some((parent, parent_url, depth)) = pending.pop() {
+    // Sparse patterns speak of the superproject's paths: a submodule is there whole or not at all.
+    let whole = TreeOptions {
+        sparse: None,
+        ..target.tree.clone()
+    };
+    let mut pending = vec![(commit, target.remote.url.clone(), depth, &target.tree)];
+    while let Some((parent, parent_url, depth, options)) = pending.pop() {
         if !store.contains(parent) {
             continue;
         }
-        for submodule in tree::submodules::list(store.path(), parent, &target.tree, &parent_url)? {
+        for submodule in tree::submodules::list(store.path(), parent, options, &parent_url)? {
             visit(&submodule)?;
             if depth > 1 {
-                pending.push((submodule.commit, submodule.url, depth - 1));
+                pending.push((submodule.commit, submodule.url, depth - 1, &whole));
             }
         }
     }
@@ -654,11 +672,15 @@ fn opened(disk: &mut Option<Disk>) -> Result<&mut Disk, SyncError> {
 }
 
 impl Report {
-    /// Runs one step and notes how long it took.
+    /// Runs one step and adds up how long it took.
     fn time<T>(&mut self, stage: Stage, step: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = step();
-        self.stages.push((stage, started.elapsed()));
+        let took = started.elapsed();
+        match self.stages.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, total)) => *total += took,
+            None => self.stages.push((stage, took)),
+        }
         result
     }
 

@@ -80,9 +80,9 @@ impl Volume {
         Ok(last)
     }
 
-    /// Replaces a small file under `.gvr` by renaming.
+    /// Replaces a small file under `.gvr` by renaming it from `staging`, which a start sweeps.
     pub(super) fn write_small(&self, name: &str, text: &str) -> io::Result<()> {
-        let temporary = format!("{name}.new");
+        let temporary = format!("{STAGING}/{}.new", name.replace('/', "-"));
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.gvr_fd, &temporary, flags, Mode::from_raw_mode(0o644))?;
