@@ -76,6 +76,29 @@ fn a_restart_keeps_the_directory_and_follows_on() {
 }
 
 #[test]
+fn a_way_back_swaps_the_tree_that_is_still_there() {
+    let upstream = Upstream::new();
+    let first = upstream.tip("main");
+    let root = Root::new();
+    let mut sidecar = launch(&upstream, &root).spawn();
+    sidecar.wait_while_alive("the first tree", |_| is_real_directory(&root));
+    let inode = || fs::metadata(root.link()).unwrap().ino();
+    let before = inode();
+    let second = upstream.commit(&[("a", "")]);
+    for n in 0..3 {
+        upstream.force_push("main", &second);
+        sidecar.wait_while_alive("the second tree", |_| root.link().join("a").exists());
+        assert_ne!(inode(), before);
+        upstream.force_push("main", &first);
+        sidecar.wait_while_alive("the first tree", |_| !root.link().join("a").exists());
+        assert_eq!(inode(), before, "way back {n}: nothing was built");
+        assert_same(root.link(), upstream.checkout(&first).path());
+    }
+    let finished = sidecar.stop();
+    assert!(!finished.stderr.contains("altered"), "{}", finished.stderr);
+}
+
+#[test]
 fn the_same_root_may_change_between_a_link_and_a_directory() {
     let upstream = Upstream::new();
     let root = Root::new();

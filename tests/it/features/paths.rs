@@ -140,6 +140,7 @@ fn publishing_on_paths_flips_only_when_something_under_them_changed() {
     let first = upstream.tip("main");
     sidecar.wait_for(&root, &first);
     sidecar.wait_while_alive("the touch file", |_| touched.exists());
+    sidecar.wait_for_polls(1);
     let notified = modified(&touched);
     let revision = root.revision();
 

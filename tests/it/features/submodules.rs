@@ -380,12 +380,14 @@ fn a_submodule_at_no_tip_is_had_where_the_server_allows_it() {
     assert_eq!(root.commit().as_deref(), Some(&*commit));
     assert!(!root.tree().join("other/later").exists());
 
-    // Version 0 serves what refs name, unless the server is told otherwise.
+    // Version 0 serves what refs lead to, unless the server is told otherwise.
+    nest.other
+        .rewrite_from_nothing("main", &[Change::file("rewritten", "")]);
     server.only_version_0(true);
     let root = Root::new();
     Launch::one_time(&server.url("super.git"), &root)
         .run()
-        .assert_failed(&[1], &["submodule", "sub.git"]);
+        .assert_failed(&[1], &["submodule other", "other.git"]);
     server.git_config("uploadpack.allowAnySHA1InWant", "true");
     Launch::one_time(&server.url("super.git"), &root).succeed();
     assert_eq!(root.commit(), Some(commit));
