@@ -389,6 +389,10 @@ impl Sync {
             report.fetch(&mut **remote, store, &want, target, budget)?;
         }
         fetch_submodules(target, store, tip.commit, budget, report)?;
+        if target.tree.git_dir {
+            let tags = report.time(Stage::Fetch, || remote.tags(budget))?;
+            store.set_tags(&tags)?;
+        }
 
         if target.publish_on_paths
             && let Some(sparse) = &target.tree.sparse

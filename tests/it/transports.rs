@@ -315,7 +315,18 @@ fn the_main_job_works_over_ssh() {
     let lab = Lab::new();
     let (_sshd, launch) = ssh(&lab);
     lab.main_job(|reference| launch(&lab.root).flag("ref", reference));
-    lab.depths(launch);
+    lab.depths(&launch);
+
+    lab.upstream.annotated_tag("v2", &lab.upstream.tip("main"));
+    let root = Root::new();
+    launch(&root).switch("git-dir").switch("one-time").succeed();
+    let out = command("git")
+        .args(["-c", "safe.directory=*", "-C"])
+        .arg(root.link())
+        .arg("describe")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "v2");
 }
 
 #[test]

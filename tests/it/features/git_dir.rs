@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::git_in;
+use crate::support::http_server::HttpServer;
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
 use crate::support::upstream::{Change, Upstream};
@@ -109,16 +110,61 @@ fn git_works_when_the_volume_is_mounted_elsewhere() {
 #[test]
 fn git_describe_finds_the_tags_that_the_remote_has() {
     let upstream = Upstream::new();
-    let tagged = upstream.tip("main");
-    upstream.annotated_tag("v1", &tagged);
-    upstream.tag("light", &tagged);
+    let site = super::Site::new(&[("repo.git", &upstream)]);
+    let server = HttpServer::start(site.path());
+    for repo in [upstream.url(), server.url("repo.git")] {
+        let root = Root::new();
+        let mut sidecar = Launch::new(&repo, &root)
+            .switch("git-dir")
+            .flag("depth", "0")
+            .flag("stale-timeout", "0s")
+            .http()
+            .spawn();
+        // More updates than the store has packs for.
+        for n in 0..20 {
+            let commit = upstream.commit(&[("n", &n.to_string())]);
+            if n % 4 == 0 {
+                upstream.annotated_tag(&format!("v{n}"), &commit);
+            }
+            sidecar.wait_for(&root, &commit);
+        }
+        sidecar.wait_for_polls(2);
+        // Without --tags, git only looks at annotated ones, whose objects must be there.
+        let tip = upstream.tip("main");
+        let expected = upstream.git(&["describe", &tip]);
+        assert_eq!(git_in(root.link(), &["describe"]), expected);
+        let tags = upstream.git(&["tag", "--merged", &tip]);
+        assert_eq!(git_in(root.link(), &["tag"]), tags);
+        git_in(root.link(), &["fsck", "--connectivity-only"]);
+
+        // A tag for a commit that was there before it, and a lightweight one.
+        upstream.annotated_tag("late", &tip);
+        upstream.tag("light", &upstream.tip("main~1"));
+        let commit = upstream.commit(&[("after", &repo)]);
+        sidecar.wait_for(&root, &commit);
+        let found = git_in(root.link(), &["describe", "--tags"]);
+        assert_eq!(found, upstream.git(&["describe", "--tags", &commit]));
+        sidecar.stop();
+        upstream.delete_ref("refs/tags/late");
+    }
+}
+
+#[test]
+fn a_tag_on_the_only_commit_of_a_shallow_history_is_found() {
+    let upstream = Upstream::new();
     let commit = upstream.commit(&[("a", "")]);
-    let root = Root::new();
-    launch(&upstream, &root).switch("one-time").succeed();
-    assert_eq!(
-        git_in(root.link(), &["describe", "--tags"]),
-        upstream.git(&["describe", "--tags", &commit])
-    );
+    upstream.annotated_tag("v1", &commit);
+    let site = super::Site::new(&[("repo.git", &upstream)]);
+    let server = HttpServer::start(site.path());
+    for version_0 in [false, true] {
+        server.only_version_0(version_0);
+        let root = Root::new();
+        Launch::one_time(&server.url("repo.git"), &root)
+            .switch("git-dir")
+            .succeed();
+        let described = if version_0 { &commit[..7] } else { "v1" };
+        assert_eq!(git_in(root.link(), &["describe", "--always"]), described);
+    }
 }
 
 #[test]
