@@ -34,7 +34,7 @@ pub struct Store {
     live_bytes: AtomicU64,
 }
 
-/// What a commit says about itself, safe to print.
+/// What a commit says about itself, safe to print and bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitInfo {
     /// The first line of the message.
@@ -45,6 +45,8 @@ pub struct CommitInfo {
     pub time: SystemTime,
 }
 
+/// The longest subject or author that is shown, in characters: git sets no limit.
+const MAX_SHOWN: usize = 256;
 const TIPS: &str = "refs/gvr";
 const SHALLOW: &str = "shallow";
 /// The deepest nesting of trees that is walked; the writer of trees has a lower limit.
@@ -156,8 +158,8 @@ impl Store {
             SystemTime::UNIX_EPOCH.checked_add(since_epoch)
         };
         Ok(CommitInfo {
-            subject: printable(message.trim_start().lines().next().unwrap_or_default()),
-            author: printable(&String::from_utf8_lossy(found.author().name_bytes())),
+            subject: shown(message.trim_start().lines().next().unwrap_or_default()),
+            author: shown(&String::from_utf8_lossy(found.author().name_bytes())),
             time: time.unwrap_or(SystemTime::UNIX_EPOCH),
         })
     }
@@ -254,6 +256,14 @@ impl Store {
         }
         let lines: String = boundary.iter().map(|c| format!("{c}\n")).collect();
         replace(&path, lines.as_bytes())
+    }
+}
+
+/// Printable, and no longer than a line of a log should be.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => printable(&text[..end]) + "…",
+        None => printable(text),
     }
 }
 
