@@ -18,7 +18,7 @@ use crate::manifest::{self, Header};
 use crate::remote::{self, Advertised, FetchRequest, RefName, Remote, Tip};
 use crate::store::{CommitInfo, Store};
 use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode, TreeOptions};
-use crate::volume::{Moment, Prune, Revision, Volume};
+use crate::volume::{Moment, Prune, PublishMode, Revision, Volume};
 
 /// How often a cycle polls again because the remote moved between its poll and its fetch.
 const MOVED_ATTEMPTS: usize = 3;
@@ -267,6 +267,13 @@ impl Sync {
         let Some(damage) = observed.damage else {
             return Ok(());
         };
+        if observed
+            .live
+            .as_ref()
+            .is_some_and(|live| disk.must_move(live))
+        {
+            return Ok(());
+        }
         warn!(
             damage = printable(&damage),
             "what readers see was damaged; mending it"
@@ -286,6 +293,7 @@ impl Sync {
             };
             if disk.inspect(best.revision.n, budget)? {
                 report.time(Stage::Publish, || disk.volume.publish(&best.revision))?;
+                disk.refresh()?;
                 info!(commit = %best.revision.commit, "the link is back on a sound tree");
                 return Ok(());
             }
@@ -307,7 +315,7 @@ impl Sync {
                 n: known.revision.n,
                 commit: known.revision.commit,
                 settings: &known.settings,
-                sound: known.sound,
+                sound: known.sound && !disk.must_move(&known.revision),
                 live: live.is_some_and(|live| live.revision.n == known.revision.n),
             })
             .collect();
@@ -322,6 +330,7 @@ impl Sync {
             Action::Flip(n) if disk.inspect(n, budget)? => {
                 let revision = disk.revision(n)?;
                 report.time(Stage::Publish, || disk.volume.publish(&revision))?;
+                disk.refresh()?;
                 self.announce(tip, None)
             }
             Action::Flip(_) | Action::Build => self.build_and_publish(tip, budget, report),
@@ -717,7 +726,11 @@ impl Disk {
                 .iter()
                 .find(|known| known.revision.n == revision.n);
             known.push(match before {
-                Some(before) => before.clone(),
+                // Where its tree is changes, when publishing by exchange.
+                Some(before) => Known {
+                    revision,
+                    ..before.clone()
+                },
                 None => {
                     let header = Header::read(&revision.manifest);
                     Known {
@@ -755,6 +768,12 @@ impl Disk {
             known.sound = false;
         }
         Ok(known.sound)
+    }
+
+    /// Whether the tree is itself at the link path, where a symbolic link is wanted: it cannot
+    /// make room for the link and be what the link leads to in one step, so another is built.
+    fn must_move(&self, revision: &Revision) -> bool {
+        self.volume.mode() == PublishMode::Symlink && revision.path == self.volume.link_path()
     }
 
     fn newest(&self) -> Option<&Known> {
