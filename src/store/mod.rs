@@ -21,9 +21,9 @@ use std::time::{Duration, SystemTime};
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 
 use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError, printable};
+use crate::error::{Reason, Stage, SyncError, excerpt};
 
-pub use maintain::Maintained;
+pub use maintain::{Borrower, Maintained};
 pub use receive::Receiving;
 
 /// The store of one root.
@@ -130,8 +130,7 @@ impl Store {
 
     /// The commits whose parents are not here (gitformat-shallow).
     pub fn shallow(&self) -> Vec<Commit> {
-        let text = fs::read_to_string(self.path.join(SHALLOW)).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        boundary_of(&self.path).into_iter().collect()
     }
 
     /// What the commit says about itself.
@@ -158,8 +157,14 @@ impl Store {
             SystemTime::UNIX_EPOCH.checked_add(since_epoch)
         };
         Ok(CommitInfo {
-            subject: shown(message.trim_start().lines().next().unwrap_or_default()),
-            author: shown(&String::from_utf8_lossy(found.author().name_bytes())),
+            subject: excerpt(
+                message.trim_start().lines().next().unwrap_or_default(),
+                MAX_SHOWN,
+            ),
+            author: excerpt(
+                &String::from_utf8_lossy(found.author().name_bytes()),
+                MAX_SHOWN,
+            ),
             time: time.unwrap_or(SystemTime::UNIX_EPOCH),
         })
     }
@@ -259,12 +264,10 @@ impl Store {
     }
 }
 
-/// Printable, and no longer than a line of a log should be.
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => printable(&text[..end]) + "…",
-        None => printable(text),
-    }
+/// The commits in the `shallow` file of a git directory; none without one.
+pub fn boundary_of(git_dir: &Path) -> BTreeSet<Commit> {
+    let text = fs::read_to_string(git_dir.join(SHALLOW)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Writes a file by renaming a new one into place. It is not synced: what a power cut makes of it
