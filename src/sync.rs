@@ -18,13 +18,16 @@ use crate::manifest::{self, Header};
 use crate::remote::{self, Advertised, FetchRequest, RefName, Remote, Tip};
 use crate::store::{self, Borrower, CommitInfo, Store};
 use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode, TreeOptions};
-use crate::volume::{Moment, Prune, PublishMode, Revision, Volume};
+use crate::volume::{Moment, Prune, Revision, Volume};
 
 /// How often a cycle polls again because the remote moved between its poll and its fetch.
 const MOVED_ATTEMPTS: usize = 3;
 
 /// When trash that could not be deleted (an open NFS file, say) is tried again.
 const TRASH_RETRY: Duration = Duration::from_secs(10);
+
+/// How many shortcomings of each kind are remembered, so that the log does not repeat them.
+const SAID: usize = 100;
 
 /// How often the bytes on the volume are counted at most: that looks at every file.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -43,8 +46,17 @@ pub struct Sync {
     /// The tip that was found to change nothing under the watched paths, and the revision that it
     /// was compared with.
     irrelevant: Option<(Commit, u64)>,
+    said: Said,
     /// When the bytes on the volume were counted last.
     measured: Option<Instant>,
+}
+
+/// What the log was told about shortcomings, so as not to repeat it for every tree.
+#[derive(Default)]
+struct Said {
+    cannot_share: bool,
+    unfiltered: Vec<String>,
+    unpopulated: Vec<String>,
 }
 
 /// The volume while it is open and locked, and its complete trees.
@@ -152,6 +164,7 @@ impl Sync {
             target,
             disk: None,
             irrelevant: None,
+            said: Said::default(),
             measured: None,
         })
     }
@@ -267,11 +280,7 @@ impl Sync {
         let Some(damage) = observed.damage else {
             return Ok(());
         };
-        if observed
-            .live
-            .as_ref()
-            .is_some_and(|live| disk.must_move(live))
-        {
+        if disk.live_takes_the_links_place()? {
             return Ok(());
         }
         warn!(
@@ -308,19 +317,24 @@ impl Sync {
     ) -> Result<Outcome, SyncError> {
         let disk = opened(&mut self.disk)?;
         let live = disk.live()?;
+        let misplaced = disk.live_takes_the_links_place()?;
         let candidates: Vec<_> = disk
             .known
             .iter()
-            .map(|known| Candidate {
-                n: known.revision.n,
-                commit: known.revision.commit,
-                settings: &known.settings,
-                sound: known.sound && !disk.must_move(&known.revision),
-                live: live.is_some_and(|live| live.revision.n == known.revision.n),
+            .map(|known| {
+                let live = live.is_some_and(|live| live.revision.n == known.revision.n);
+                Candidate {
+                    n: known.revision.n,
+                    commit: known.revision.commit,
+                    settings: &known.settings,
+                    sound: known.sound && !(live && misplaced),
+                    live,
+                }
             })
             .collect();
         if let Some(live) = live
             && live.sound
+            && !misplaced
             && self.irrelevant == Some((tip.commit, live.revision.n))
         {
             return Ok(Outcome::Unchanged);
@@ -395,11 +409,16 @@ impl Sync {
             report.fetch(&mut **remote, store, &want, target, budget)?;
         }
         fetch_submodules(target, store, tip.commit, budget, report)?;
+        if target.tree.git_dir {
+            let tags = report.time(Stage::Fetch, || remote.tags(budget))?;
+            store.set_tags(&tags)?;
+        }
 
         if target.publish_on_paths
             && let Some(sparse) = &target.tree.sparse
             && let Some(live) = disk.live()?
             && live.sound
+            && !disk.live_takes_the_links_place()?
             && live.settings == *settings
             && store.contains(live.revision.commit)
             && !tree::changed_under(store.path(), live.revision.commit, tip.commit, sparse)?
@@ -432,7 +451,7 @@ impl Sync {
 
     /// Tells the log and the touch files about a flip.
     fn announce(
-        &self,
+        &mut self,
         tip: &Advertised,
         built: Option<(tree::Built, Duration)>,
     ) -> Result<Outcome, SyncError> {
@@ -449,7 +468,7 @@ impl Sync {
                     took = %humantime::format_duration(Duration::from_millis(took.as_millis() as u64)),
                     "published"
                 );
-                warn_of_shortcomings(&tree);
+                self.said.warn_of_shortcomings(&tree);
             }
             None => info!(
                 commit = %tip.commit,
@@ -652,27 +671,42 @@ fn in_submodule(error: SyncError, submodule: &Submodule) -> SyncError {
     outer.with_source(error)
 }
 
-/// Says once per tree what is not as its reader may expect.
-fn warn_of_shortcomings(tree: &tree::Built) {
-    if let Some(why) = &tree.shared_fallback {
-        warn!(
-            why = printable(why),
-            "unchanged files are written again: they cannot be shared"
-        );
-    }
-    if !tree.unfiltered.is_empty() {
-        let files = printable(&tree.unfiltered.join(", "));
-        warn!(
-            files,
-            "filters are not run: these files are as the repository holds them"
-        );
-    }
-    if !tree.unpopulated.is_empty() {
-        let paths = printable(&tree.unpopulated.join(", "));
-        warn!(
-            paths,
-            "submodules without an entry in .gitmodules stay empty"
-        );
+impl Said {
+    /// Says what is not as a tree's reader may expect, unless it was said of an earlier tree.
+    fn warn_of_shortcomings(&mut self, tree: &tree::Built) {
+        if let Some(why) = &tree.shared_fallback
+            && !std::mem::replace(&mut self.cannot_share, true)
+        {
+            warn!(
+                why = printable(why),
+                "unchanged files are written again: they cannot be shared"
+            );
+        }
+        let news = |said: &mut Vec<String>, now: &[String]| {
+            let before = said.len();
+            for item in now {
+                if !said.contains(item) {
+                    said.push(item.clone());
+                }
+            }
+            let news = said.len() > before;
+            said.drain(..said.len().saturating_sub(SAID));
+            news
+        };
+        if news(&mut self.unfiltered, &tree.unfiltered) {
+            let files = printable(&tree.unfiltered.join(", "));
+            warn!(
+                files,
+                "filters are not run: these files are as the repository holds them"
+            );
+        }
+        if news(&mut self.unpopulated, &tree.unpopulated) {
+            let paths = printable(&tree.unpopulated.join(", "));
+            warn!(
+                paths,
+                "submodules without an entry in .gitmodules stay empty"
+            );
+        }
     }
 }
 
@@ -735,7 +769,7 @@ impl Disk {
                 .iter()
                 .find(|known| known.revision.n == revision.n);
             known.push(match before {
-                // Where its tree is changes, when publishing by exchange.
+                // Publishing by exchange moves trees.
                 Some(before) => Known {
                     revision,
                     ..before.clone()
@@ -760,6 +794,18 @@ impl Disk {
         Ok(live.and_then(|live| self.known.iter().find(|known| known.revision.n == live.n)))
     }
 
+    /// Whether the live tree is a directory at the link path, and a symbolic link is wanted there.
+    ///
+    /// Such a tree cannot be moved to where the link would lead without a moment in which readers
+    /// have none: another one has to be built.
+    fn live_takes_the_links_place(&self) -> Result<bool, SyncError> {
+        let observed = self.volume.observe()?;
+        Ok(observed.damage.is_some()
+            && observed
+                .live
+                .is_some_and(|live| live.path == self.volume.link_path()))
+    }
+
     /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
     fn inspect(&mut self, n: u64, budget: &Budget) -> Result<bool, SyncError> {
         let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) else {
@@ -777,12 +823,6 @@ impl Disk {
             known.sound = false;
         }
         Ok(known.sound)
-    }
-
-    /// Whether the tree is itself at the link path, where a symbolic link is wanted: it cannot
-    /// make room for the link and be what the link leads to in one step, so another is built.
-    fn must_move(&self, revision: &Revision) -> bool {
-        self.volume.mode() == PublishMode::Symlink && revision.path == self.volume.link_path()
     }
 
     fn newest(&self) -> Option<&Known> {

@@ -173,11 +173,6 @@ impl Volume {
         Ok(volume)
     }
 
-    /// What the link path is to be.
-    pub fn mode(&self) -> PublishMode {
-        self.mode
-    }
-
     /// Where the object store belongs.
     pub fn store_path(&self) -> &Path {
         &self.store
