@@ -286,6 +286,14 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The printable text, cut after so many characters: remotes and repositories set no limit.
+pub fn excerpt(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => printable(&text[..end]) + "…",
+        None => printable(text),
+    }
+}
+
 /// Control characters, and the marks that reverse the direction of a line.
 fn unprintable(c: char) -> bool {
     c.is_control()

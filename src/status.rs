@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::commit::Commit;
-use crate::error::{SyncError, printable};
+use crate::error::{SyncError, excerpt};
 
 /// How late a heartbeat may be before the loop counts as stuck.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -288,12 +288,8 @@ fn from_epoch(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// Printable, and bounded.
 fn shown(text: &str) -> String {
-    match text.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => printable(&text[..end]) + "…",
-        None => printable(text),
-    }
+    excerpt(text, MAX_SHOWN)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::error::{Reason, Stage, SyncError, printable};
 use crate::hooks;
 use crate::manifest::{self, Header};
 use crate::remote::{self, Advertised, FetchRequest, RefName, Remote, Tip};
-use crate::store::{CommitInfo, Store};
+use crate::store::{self, Borrower, CommitInfo, Store};
 use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode, TreeOptions};
 use crate::volume::{Moment, Prune, Revision, Volume};
 
@@ -549,7 +549,16 @@ impl Sync {
         }
         // No tree shows it, but what the remote sends next builds on it.
         retained.extend(self.irrelevant.map(|(tip, _)| tip));
-        disk.store.maintain(&retained, budget)?;
+        let borrowers: Vec<_> = disk
+            .known
+            .iter()
+            .filter(|known| known.revision.path.join(".git").is_dir())
+            .map(|known| Borrower {
+                commit: known.revision.commit,
+                boundary: store::boundary_of(&known.revision.path.join(".git")),
+            })
+            .collect();
+        disk.store.maintain_for(&retained, &borrowers, budget)?;
         let bytes = match self.measured {
             Some(measured) if measured.elapsed() < MEASURE_EVERY => None,
             _ => {

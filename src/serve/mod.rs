@@ -84,9 +84,11 @@ pub fn start(bind: Bind, shared: Arc<Shared>) -> Result<Server, SyncError> {
             connections: Vec::with_capacity(MAX_CONNECTIONS),
             accept_after: None,
         };
+        // So that its lines name the target as well.
+        let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name("serve".to_owned())
-            .spawn(move || front.run())?;
+            .spawn(move || span.in_scope(|| front.run()))?;
         Ok(Server {
             address,
             stop,

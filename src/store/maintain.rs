@@ -33,6 +33,15 @@ pub struct Maintained {
     pub rewritten: bool,
 }
 
+/// A published tree whose git commands read the store's objects.
+#[derive(Clone, Debug)]
+pub struct Borrower {
+    /// The commit that it shows.
+    pub commit: Commit,
+    /// The commits whose parents it does not expect (its own `shallow` file).
+    pub boundary: BTreeSet<Commit>,
+}
+
 /// More packs than this are rolled up.
 const MANY_PACKS: usize = 16;
 /// Rolling up leaves at most this many.
@@ -52,6 +61,20 @@ impl Store {
     /// Stage `prune`: the budget ran out, the disk is full, or (reason `store`) a retained commit
     /// cannot be read. The store then is as good as before.
     pub fn maintain(&self, retained: &[Commit], budget: &Budget) -> Result<Maintained, SyncError> {
+        self.maintain_for(retained, &[], budget)
+    }
+
+    /// The same, keeping what the borrowers need as well: their boundary may lie further back than
+    /// that of the store, which moves with every fetch.
+    ///
+    /// # Errors
+    /// As [`Store::maintain`].
+    pub fn maintain_for(
+        &self,
+        retained: &[Commit],
+        borrowers: &[Borrower],
+        budget: &Budget,
+    ) -> Result<Maintained, SyncError> {
         let disk = |cause: io::Error| SyncError::disk(Stage::Prune, "shrink", &self.path, cause);
         let mut needed = Vec::new();
         for tip in self.tips() {
@@ -85,9 +108,14 @@ impl Store {
             });
         }
         let repository = self.repository().map_err(|cause| self.unreadable(cause))?;
-        let boundary: HashSet<Commit> = shallow.into_iter().collect();
-        let (history, cut) = self.history(&repository, &needed, &boundary, budget)?;
-        if boundary != cut.iter().copied().collect() {
+        let boundary: BTreeSet<Commit> = shallow.into_iter().collect();
+        let (mut history, cut) = self.history(&repository, &needed, &boundary, budget)?;
+        for borrower in borrowers.iter().filter(|b| needed.contains(&b.commit)) {
+            let tip = [borrower.commit];
+            let own = self.history(&repository, &tip, &borrower.boundary, budget)?;
+            history.extend(own.0);
+        }
+        if boundary != cut {
             self.write_shallow(&cut).map_err(disk)?;
         }
         let mut rewritten = false;
@@ -137,7 +165,7 @@ impl Store {
         &self,
         repository: &Repository,
         retained: &[Commit],
-        boundary: &HashSet<Commit>,
+        boundary: &BTreeSet<Commit>,
         budget: &Budget,
     ) -> Result<(HashSet<Commit>, BTreeSet<Commit>), SyncError> {
         let odb = repository.odb().map_err(|cause| self.unreadable(cause))?;

@@ -21,10 +21,10 @@ use std::time::{Duration, SystemTime};
 use git2::{ObjectType, Oid, Reference, Repository, RepositoryInitOptions};
 
 use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError, printable};
+use crate::error::{Reason, Stage, SyncError, excerpt};
 use crate::remote::Advertised;
 
-pub use maintain::Maintained;
+pub use maintain::{Borrower, Maintained};
 pub use receive::Receiving;
 
 /// The store of one root.
@@ -35,7 +35,7 @@ pub struct Store {
     live_bytes: AtomicU64,
 }
 
-/// What a commit says about itself, safe to print.
+/// What a commit says about itself, safe to print and bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitInfo {
     /// The first line of the message.
@@ -46,6 +46,8 @@ pub struct CommitInfo {
     pub time: SystemTime,
 }
 
+/// The longest subject or author that is shown, in characters: git sets no limit.
+const MAX_SHOWN: usize = 256;
 const TIPS: &str = "refs/gvr";
 /// The remote's tags, where anybody wants them; nothing else is in there.
 const PACKED_REFS: &str = "packed-refs";
@@ -162,8 +164,7 @@ impl Store {
 
     /// The commits whose parents are not here (gitformat-shallow).
     pub fn shallow(&self) -> Vec<Commit> {
-        let text = fs::read_to_string(self.path.join(SHALLOW)).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        boundary_of(&self.path).into_iter().collect()
     }
 
     /// What the commit says about itself.
@@ -190,8 +191,14 @@ impl Store {
             SystemTime::UNIX_EPOCH.checked_add(since_epoch)
         };
         Ok(CommitInfo {
-            subject: printable(message.trim_start().lines().next().unwrap_or_default()),
-            author: printable(&String::from_utf8_lossy(found.author().name_bytes())),
+            subject: excerpt(
+                message.trim_start().lines().next().unwrap_or_default(),
+                MAX_SHOWN,
+            ),
+            author: excerpt(
+                &String::from_utf8_lossy(found.author().name_bytes()),
+                MAX_SHOWN,
+            ),
             time: time.unwrap_or(SystemTime::UNIX_EPOCH),
         })
     }
@@ -289,6 +296,12 @@ impl Store {
         let lines: String = boundary.iter().map(|c| format!("{c}\n")).collect();
         replace(&path, lines.as_bytes())
     }
+}
+
+/// The commits in the `shallow` file of a git directory; none without one.
+pub fn boundary_of(git_dir: &Path) -> BTreeSet<Commit> {
+    let text = fs::read_to_string(git_dir.join(SHALLOW)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Writes a file by renaming a new one into place. It is not synced: what a power cut makes of it

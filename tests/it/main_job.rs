@@ -340,6 +340,35 @@ fn after_a_publish_it_is_ready_and_says_what_it_did() {
 }
 
 #[test]
+fn the_link_becomes_a_directory_and_a_link_again() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let first = upstream.commit(&[("page", "1")]);
+    let exchange = Launch::one_time(&upstream.url(), &root).flag("publish", "exchange");
+    let symlink = Launch::one_time(&upstream.url(), &root);
+    let second = upstream.commit(&[("page", "2")]);
+    for (commit, page) in [(&first, "1"), (&second, "2"), (&first, "1")] {
+        upstream.force_push("main", commit);
+        for launch in [&symlink, &exchange, &exchange, &symlink] {
+            launch.clone().succeed();
+            assert_eq!(fs::read_to_string(root.link().join("page")).unwrap(), page);
+        }
+        root.assert_published(&upstream, commit);
+    }
+    // No tree was taken for an altered one because it was looked for where it had been.
+    let mut sidecar = exchange.without("one-time").http().spawn();
+    let page_is =
+        |page: &str| fs::read_to_string(root.link().join("page")).ok().as_deref() == Some(page);
+    for (commit, page) in [(&second, "2"), (&first, "1"), (&second, "2"), (&first, "1")] {
+        upstream.force_push("main", commit);
+        sidecar.wait_while_alive(page, |_| page_is(page));
+        sidecar.wait_for_polls(1);
+    }
+    let finished = sidecar.stop();
+    assert!(!finished.stderr.contains("altered"), "{}", finished.stderr);
+}
+
+#[test]
 fn unchanged_files_are_shared_between_revisions() {
     let upstream = Upstream::new();
     upstream.big_tree(200, 10);

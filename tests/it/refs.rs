@@ -314,6 +314,34 @@ fn commits_that_are_not_published_do_not_fill_the_volume() {
     assert!(packs.count() <= 2 * 18, "packs and their indexes pile up");
 }
 
+#[test]
+fn the_history_that_a_tree_shows_is_not_cut_behind_its_back() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let history: Vec<_> = (0..5)
+        .map(|i| upstream.commit(&[("docs/page", &i.to_string())]))
+        .collect();
+    let mut sidecar = Launch::new(&upstream.url(), &root)
+        .flag("path", "docs")
+        .flag("publish-on", "paths")
+        .flag("depth", "3")
+        .switch("git-dir")
+        .http()
+        .spawn();
+    sidecar.wait_for(&root, &history[4]);
+    let git_dir = root.link().join(".git");
+    let log = || upstream.git(&["--git-dir", git_dir.to_str().unwrap(), "log", "--format=%H"]);
+    let shown = log();
+    assert_eq!(shown.lines().count(), 3);
+    for i in 0..30 {
+        let next = upstream.commit(&[("src/code", &i.to_string())]);
+        let fetched = root.state(&format!("store.git/refs/gvr/{next}"));
+        wait_until(PATIENCE, "the commit is looked at", || fetched.exists());
+        sidecar.wait_for_polls(1);
+    }
+    assert_eq!(log(), shown);
+}
+
 fn watching_docs(upstream: &Upstream, root: &Root) -> Sidecar {
     Launch::new(&upstream.url(), root)
         .flag("path", "docs")

@@ -698,6 +698,24 @@ fn a_summary_is_printable() {
     );
 }
 
+#[test]
+fn a_summary_is_no_longer_than_a_line_of_a_log() {
+    let world = World::new();
+    world.commit("file", "1");
+    let message = "é".repeat(50_000);
+    let done = git_command(
+        &world.upstream(),
+        &["commit", "-q", "--amend", "-m", &message],
+    )
+    .status()
+    .unwrap();
+    assert!(done.success());
+    let commit = id(&git(&world.upstream(), &["rev-parse", "HEAD"]));
+    world.fetch(commit, 1);
+    let subject = world.store.summary(commit).unwrap().subject;
+    assert!(subject.starts_with("éé") && subject.chars().count() < 300);
+}
+
 /// A history of many small commits on a larger tree, made in one go: oldest first.
 fn long_history(world: &World, updates: usize) -> Vec<Commit> {
     let mut stream = String::new();
