@@ -137,6 +137,10 @@ impl Supervisor {
             self.metrics.stage(*stage, *took);
         }
         self.metrics.fetched(report.fetched_bytes);
+        if report.fetched_bytes > 0 {
+            // Whether or not it is published, it takes room.
+            self.housekeeping_due.get_or_insert_with(Instant::now);
+        }
         self.metrics
             .files(report.files_written, report.files_shared);
         let (outcome, result) = match result {
@@ -328,13 +332,17 @@ impl Supervisor {
         let result = self.sync.keep_house(&self.budget(HOUSEKEEPING));
         self.metrics.stage(Stage::Prune, started.elapsed());
         let again_in = match result {
-            Ok(None) => None,
-            Ok(Some(upkeep)) => {
+            Ok(upkeep) => {
                 self.board.revisions_kept(upkeep.revisions);
                 self.metrics.volume(upkeep.revisions, upkeep.bytes);
                 upkeep.again_in
             }
             Err(error) if error.is_cancelled() => None,
+            Err(error) if error.stage == Stage::Start => {
+                // The next cycle finds the same, and tells.
+                debug!(error = error.chain(), "housekeeping is put off");
+                Some(HOUSEKEEPING_RETRY)
+            }
             Err(error) => {
                 self.metrics.failure_aside(&error);
                 // A damaged store is mended by the next fetch; until then nothing would change.

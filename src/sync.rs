@@ -43,8 +43,9 @@ pub struct Sync {
     remote: Box<dyn Remote>,
     settings: String,
     disk: Option<Disk>,
-    /// The tip that was found to change nothing under the watched paths.
-    irrelevant: Option<Commit>,
+    /// The tip that was found to change nothing under the watched paths, and the revision that it
+    /// was compared with.
+    irrelevant: Option<(Commit, u64)>,
     said: Said,
     /// When the bytes on the volume were counted last.
     measured: Option<Instant>,
@@ -180,12 +181,17 @@ impl Sync {
     /// # Errors
     /// Stage `start`: the root cannot be used, or somebody else uses it.
     pub fn open(&mut self, budget: &Budget) -> Result<(), SyncError> {
-        if self.disk.is_some() {
-            return Ok(());
-        }
         let wait = budget
             .remaining()
             .map_err(|cause| SyncError::interrupted(Stage::Start, "opening the volume", cause))?;
+        self.open_within(wait, budget)
+    }
+
+    /// The same, waiting only so long for another instance to let go of the root.
+    fn open_within(&mut self, wait: Duration, budget: &Budget) -> Result<(), SyncError> {
+        if self.disk.is_some() {
+            return Ok(());
+        }
         let volume = Volume::open(self.target.layout.clone(), &self.target.name, wait, budget)?;
         let mut disk = Disk {
             known: Vec::new(),
@@ -282,15 +288,25 @@ impl Sync {
             "what readers see was damaged; mending it"
         );
         disk.refresh()?;
-        while let Some(newest) = disk.newest_sound(&self.settings) {
-            if disk.inspect(newest.revision.n, budget)? {
-                report.time(Stage::Publish, || disk.volume.publish(&newest.revision))?;
+        loop {
+            // Readers who still have a tree keep that one, even if a newer one was flipped back.
+            let live = observed.live.as_ref().map(|live| live.n);
+            let Some(best) = disk
+                .known
+                .iter()
+                .find(|known| known.sound && Some(known.revision.n) == live)
+                .cloned()
+                .or_else(|| disk.newest_sound(&self.settings))
+            else {
+                return Ok(());
+            };
+            if disk.inspect(best.revision.n, budget)? {
+                report.time(Stage::Publish, || disk.volume.publish(&best.revision))?;
                 disk.refresh()?;
-                info!(commit = %newest.revision.commit, "the link is back on the newest sound tree");
-                break;
+                info!(commit = %best.revision.commit, "the link is back on a sound tree");
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn bring_to(
@@ -316,7 +332,10 @@ impl Sync {
                 }
             })
             .collect();
-        if live.is_some_and(|live| live.sound) && !misplaced && self.irrelevant == Some(tip.commit)
+        if let Some(live) = live
+            && live.sound
+            && !misplaced
+            && self.irrelevant == Some((tip.commit, live.revision.n))
         {
             return Ok(Outcome::Unchanged);
         }
@@ -352,7 +371,8 @@ impl Sync {
             other => other?,
         };
         let Some((revision, tree)) = built else {
-            self.irrelevant = Some(tip.commit);
+            let live = opened(&mut self.disk)?.live()?.map(|live| live.revision.n);
+            self.irrelevant = live.map(|n| (tip.commit, n));
             debug!(commit = %tip.commit, "nothing changed under the watched paths");
             return Ok(Outcome::Unchanged);
         };
@@ -499,12 +519,15 @@ impl Sync {
 
     /// Removes trees that nobody needs any more and keeps the store small, within the budget.
     ///
+    /// A cycle that failed at the disk has closed the volume: it is opened again, since removing
+    /// old trees may be what a full disk is waiting for.
+    ///
     /// # Errors
-    /// Stage `prune`; nothing that readers see has changed.
-    pub fn keep_house(&mut self, budget: &Budget) -> Result<Option<Upkeep>, SyncError> {
-        let Some(disk) = &mut self.disk else {
-            return Ok(None);
-        };
+    /// Stage `start` when the volume cannot be opened, else `prune`; nothing that readers see has
+    /// changed.
+    pub fn keep_house(&mut self, budget: &Budget) -> Result<Upkeep, SyncError> {
+        self.open_within(Duration::ZERO, budget)?;
+        let disk = opened(&mut self.disk)?;
         let policy = Prune {
             keep: self.target.keep,
             stale_timeout: self.target.stale_timeout,
@@ -520,15 +543,23 @@ impl Sync {
                 Ok(())
             })?;
         }
+        // No tree shows it, but what the remote sends next builds on it.
+        retained.extend(self.irrelevant.map(|(tip, _)| tip));
         disk.store.maintain(&retained, budget)?;
         let bytes = match self.measured {
             Some(measured) if measured.elapsed() < MEASURE_EVERY => None,
-            _ => Some(disk.volume.bytes(budget)?),
+            _ => {
+                // Also when it fails: what takes too long now will take too long next time.
+                self.measured = Some(Instant::now());
+                disk.volume
+                    .bytes(budget)
+                    .inspect_err(|error| {
+                        debug!(error = error.chain(), "the volume is not measured")
+                    })
+                    .ok()
+            }
         };
-        if bytes.is_some() {
-            self.measured = Some(Instant::now());
-        }
-        Ok(Some(Upkeep {
+        Ok(Upkeep {
             revisions: disk.known.len(),
             bytes,
             again_in: if pruned.pending {
@@ -536,7 +567,7 @@ impl Sync {
             } else {
                 pruned.next
             },
-        }))
+        })
     }
 }
 
