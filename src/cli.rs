@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::healthcheck::Probe;
@@ -153,13 +154,13 @@ pub struct Flags {
     pub name: Option<String>,
 
     /// How often to ask the remote, give or take a tenth
-    #[arg(long, env = "GVR_PERIOD", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "GVR_PERIOD", default_value = "10s", value_parser = positive_duration, value_name = "DURATION")]
     pub period: Duration,
 
     /// How long to wait after a failure before the first tree is published
     ///
     /// Default: --period. Doubles with each failure in a row, up to a minute.
-    #[arg(long, env = "GVR_INIT_PERIOD", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "GVR_INIT_PERIOD", value_parser = positive_duration, value_name = "DURATION")]
     pub init_period: Option<Duration>,
 
     /// Sync once, then exit
@@ -407,6 +408,24 @@ pub struct Flags {
     pub max_files: Option<u64>,
 }
 
+/// What clap has to say about a wrong command line, without quoting what may be a URL with
+/// credentials.
+pub fn usage(mut error: clap::Error) -> String {
+    for kind in [ContextKind::InvalidSubcommand, ContextKind::InvalidArg] {
+        if let Some(ContextValue::String(word)) = error.get(kind)
+            && word.contains('@')
+        {
+            let hidden = "an argument that belongs to no flag (is --repo missing?)".to_owned();
+            error.insert(kind, ContextValue::String(hidden));
+        }
+    }
+    let text = error.render().to_string();
+    text.strip_prefix("error: ")
+        .unwrap_or(&text)
+        .trim_end()
+        .to_owned()
+}
+
 fn probe(text: &str) -> Result<Probe, String> {
     match text {
         "livez" => Ok(Probe::Livez),
@@ -474,5 +493,9 @@ mod tests {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert!(duration("10").is_err());
         assert!(positive_duration("0").is_err());
+        // A loop without any pause would be one.
+        for flag in ["--period=0", "--init-period=0s"] {
+            assert!(Cli::try_parse_from(["gvr", flag]).is_err(), "{flag}");
+        }
     }
 }

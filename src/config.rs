@@ -183,6 +183,14 @@ impl Config {
             ));
         }
 
+        if flags.git_dir && flags.publish == cli::Publish::Exchange {
+            return Err(bad(
+                "--git-dir",
+                "it does not go with --publish exchange: a tree that is swapped between two places \
+                 cannot find its objects from both",
+            ));
+        }
+
         let below_root = |path: &PathBuf| normalized(&root.join(path));
         let target = Target {
             reference: reference(&flags.reference)?,
@@ -637,6 +645,11 @@ mod tests {
             with_repo(&["--publish-on", "paths"])
                 .unwrap_err()
                 .starts_with("--publish-on")
+        );
+        assert!(
+            with_repo(&["--git-dir", "--publish", "exchange"])
+                .unwrap_err()
+                .starts_with("--git-dir")
         );
         assert!(with_repo(&["--sync-on-signal", "KILL"]).is_err());
         assert!(with_repo(&["--log-level", "info", "--nudge-token-file", "/t"]).is_err());

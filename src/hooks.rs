@@ -90,7 +90,7 @@ pub fn write_termination_message(file: &Path, line: &str) {
     while !line.is_char_boundary(end) {
         end -= 1;
     }
-    if let Ok(mut file) = File::options().write(true).open(file) {
+    if let Ok(mut file) = File::options().write(true).truncate(true).open(file) {
         let _ = file.write_all(&line.as_bytes()[..end]);
     }
 }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_termination_message_is_cut_at_a_character() {
+    fn a_termination_message_is_cut_at_a_character_and_replaces_an_earlier_one() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("log");
         write_termination_message(&file, "nobody creates it");
@@ -175,5 +175,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         write_termination_message(&file, &"é".repeat(3000));
         assert_eq!(fs::read_to_string(&file).unwrap(), "é".repeat(2048));
+        write_termination_message(&file, "shorter");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "shorter");
     }
 }

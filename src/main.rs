@@ -5,13 +5,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use git_volume_reloader::cli::{Cli, Command};
 use git_volume_reloader::config::{Config, LogConfig};
-use git_volume_reloader::{healthcheck, logging, process};
+use git_volume_reloader::{cli, healthcheck, logging, process};
 
-/// Bad usage or configuration; clap exits with the same.
+/// Bad usage or configuration.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(asked) if !asked.use_stderr() => asked.exit(),
+        Err(error) => return process::last_words(USAGE, &cli::usage(error)),
+    };
     if let Some(Command::Healthcheck {
         probe,
         http_bind,
@@ -20,7 +24,11 @@ fn main() -> ExitCode {
     {
         return match healthcheck::run(http_bind, probe, timeout) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => process::last_words(1, &error.to_string()),
+            // A probe's last words are not those of the container that it runs in.
+            Err(error) => {
+                process::complain(&error.to_string());
+                ExitCode::FAILURE
+            }
         };
     }
     let resolved = LogConfig::resolve(&cli.flags)

@@ -345,12 +345,14 @@ impl Metrics {
         self.files_shared.inc_by(shared);
     }
 
-    /// What is on the volume.
-    pub fn volume(&self, revisions: usize, bytes: u64) {
+    /// What is on the volume; bytes only when they were counted.
+    pub fn volume(&self, revisions: usize, bytes: Option<u64>) {
         self.revisions
             .set(i64::try_from(revisions).unwrap_or(i64::MAX));
-        self.volume_bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        if let Some(bytes) = bytes {
+            self.volume_bytes
+                .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
     }
 
     /// Somebody asked for a poll now.

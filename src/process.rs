@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use tracing::{info, info_span};
+use tracing::{error_span, info};
 
 use crate::config::{Config, Target};
 use crate::error::SyncError;
@@ -38,7 +38,8 @@ type StartError = Box<dyn std::error::Error>;
 
 /// Runs the configured target to its end.
 pub fn run(config: Config) -> ExitCode {
-    let span = info_span!("sync", target = config.target.name);
+    // At the highest level, so that no --log-level takes the target from a line.
+    let span = error_span!("sync", target = config.target.name);
     let _entered = span.enter();
     match start(config) {
         Ok(running) => running.watch(),
@@ -48,10 +49,14 @@ pub fn run(config: Config) -> ExitCode {
 
 /// Writes the last line of a failing run, also to where Kubernetes looks for it.
 pub fn last_words(code: u8, line: &str) -> ExitCode {
-    // Nobody is left to hear that standard error is closed.
-    let _ = writeln!(std::io::stderr(), "git-volume-reloader: {line}");
+    complain(line);
     hooks::write_termination_message(Path::new(hooks::TERMINATION_LOG), line);
     ExitCode::from(code)
+}
+
+/// Writes a line for people to standard error; nobody is left to hear that it is closed.
+pub fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "git-volume-reloader: {line}");
 }
 
 /// The process while its threads run.

@@ -184,6 +184,19 @@ impl RepoUrl {
             rest.split_once(':').filter(|(host, _)| !host.contains('/'))
         };
         match split {
+            // A URL that lost its scheme would be shown with its password as the path.
+            Some((_, path))
+                if user.is_none()
+                    && path
+                        .trim_start_matches('/')
+                        .split('/')
+                        .next()
+                        .is_some_and(|first| first.contains('@')) =>
+            {
+                Err(BadRepoUrl(
+                    "it looks like user:password@host without https:// in front",
+                ))
+            }
             Some((host, path)) => Self::checked_ssh(user.map(str::to_owned), host, 22, path),
             None if text.contains('@') && !Path::new(text).exists() => Err(BadRepoUrl(
                 "it is neither a URL, nor user@host:path, nor an existing path",
@@ -300,8 +313,15 @@ mod tests {
             assert!(!format!("{url} {url:?}").contains("tok3n"), "{text}");
         }
         // A URL that lost its scheme is refused without being quoted.
-        let error = RepoUrl::parse("https//user:tok3n@host/x").unwrap_err();
-        assert!(!error.to_string().contains("tok3n"));
+        for text in [
+            "https//user:tok3n@host/x",
+            "https:/user:tok3n@host/x",
+            "user:tok3n@host/org/repo",
+            "user:tok3n@host:org/repo",
+        ] {
+            let error = RepoUrl::parse(text).unwrap_err();
+            assert!(!error.to_string().contains("tok3n"), "{text}");
+        }
     }
 
     #[test]

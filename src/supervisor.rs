@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::budget::Budget;
 use crate::config::ScheduleConfig;
-use crate::error::{Stage, SyncError};
+use crate::error::{Reason, Stage, SyncError};
 use crate::hooks;
 use crate::metrics::{self, Metrics};
 use crate::status::{Board, Shown};
@@ -37,7 +37,7 @@ const AFTER_NUDGE: [Duration; 4] = [
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// When housekeeping is tried again after it failed or ran out of time.
-const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(10);
+const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(60);
 
 /// How the loop ended.
 #[derive(Debug)]
@@ -98,7 +98,11 @@ impl Supervisor {
                 return Ended::Shutdown;
             }
             let delay = match result {
-                Ok(()) if self.schedule.0.one_time => return Ended::Done,
+                Ok(()) if self.schedule.0.one_time => {
+                    // Nobody else would, where there is no sidecar.
+                    self.keep_house();
+                    return Ended::Done;
+                }
                 Ok(()) => self.schedule.after_success(fastrand::f64()),
                 Err(error) => match self.after_failure(error) {
                     Ok(delay) => delay,
@@ -133,6 +137,10 @@ impl Supervisor {
             self.metrics.stage(*stage, *took);
         }
         self.metrics.fetched(report.fetched_bytes);
+        if report.fetched_bytes > 0 {
+            // Whether or not it is published, it takes room.
+            self.housekeeping_due.get_or_insert_with(Instant::now);
+        }
         self.metrics
             .files(report.files_written, report.files_shared);
         let (outcome, result) = match result {
@@ -224,6 +232,8 @@ impl Supervisor {
             return Err(Ended::Shutdown);
         }
         self.failures += 1;
+        // What the failed cycle had begun is in the trash.
+        self.housekeeping_due.get_or_insert_with(Instant::now);
         self.board.failed(&failure);
         self.metrics.failure(&failure);
         if let Some(file) = &self.sync.target().error_file
@@ -322,15 +332,21 @@ impl Supervisor {
         let result = self.sync.keep_house(&self.budget(HOUSEKEEPING));
         self.metrics.stage(Stage::Prune, started.elapsed());
         let again_in = match result {
-            Ok(None) => None,
-            Ok(Some(upkeep)) => {
+            Ok(upkeep) => {
                 self.board.revisions_kept(upkeep.revisions);
                 self.metrics.volume(upkeep.revisions, upkeep.bytes);
                 upkeep.again_in
             }
             Err(error) if error.is_cancelled() => None,
+            Err(error) if error.stage == Stage::Start => {
+                // The next cycle finds the same, and tells.
+                debug!(error = error.chain(), "housekeeping is put off");
+                Some(HOUSEKEEPING_RETRY)
+            }
             Err(error) => {
                 self.metrics.failure_aside(&error);
+                // A damaged store is mended by the next fetch; until then nothing would change.
+                let again = (error.reason != Reason::Store).then_some(HOUSEKEEPING_RETRY);
                 warn!(
                     stage = error.stage.as_str(),
                     reason = error.reason.as_str(),
@@ -338,7 +354,7 @@ impl Supervisor {
                     hint = error.hint(),
                     "housekeeping failed; it will be tried again"
                 );
-                Some(HOUSEKEEPING_RETRY)
+                again
             }
         };
         self.housekeeping_due = again_in.and_then(|again| Instant::now().checked_add(again));

@@ -17,7 +17,7 @@ use crate::hooks;
 use crate::manifest::{self, Header};
 use crate::remote::{self, Advertised, FetchRequest, RefName, Remote, Tip};
 use crate::store::{CommitInfo, Store};
-use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode};
+use crate::tree::{self, Base, BuildRequest, Submodule, SubmoduleMode, TreeOptions};
 use crate::volume::{Moment, Prune, Revision, Volume};
 
 /// How often a cycle polls again because the remote moved between its poll and its fetch.
@@ -25,6 +25,12 @@ const MOVED_ATTEMPTS: usize = 3;
 
 /// When trash that could not be deleted (an open NFS file, say) is tried again.
 const TRASH_RETRY: Duration = Duration::from_secs(10);
+
+/// How many shortcomings of each kind are remembered, so that the log does not repeat them.
+const SAID: usize = 100;
+
+/// How often the bytes on the volume are counted at most: that looks at every file.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
 
 /// How deep submodules may nest: git has no limit, a loop of them has no end.
 const SUBMODULE_DEPTH: usize = 16;
@@ -37,8 +43,20 @@ pub struct Sync {
     remote: Box<dyn Remote>,
     settings: String,
     disk: Option<Disk>,
-    /// The tip that was found to change nothing under the watched paths.
-    irrelevant: Option<Commit>,
+    /// The tip that was found to change nothing under the watched paths, and the revision that it
+    /// was compared with.
+    irrelevant: Option<(Commit, u64)>,
+    said: Said,
+    /// When the bytes on the volume were counted last.
+    measured: Option<Instant>,
+}
+
+/// What the log was told about shortcomings, so as not to repeat it for every tree.
+#[derive(Default)]
+struct Said {
+    cannot_share: bool,
+    unfiltered: Vec<String>,
+    unpopulated: Vec<String>,
 }
 
 /// The volume while it is open and locked, and its complete trees.
@@ -78,7 +96,7 @@ pub struct Current {
 /// What a cycle did on its way, whether or not it succeeded.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How long each step took.
+    /// How long each step took in all; a cycle may seal and flip, or poll again.
     pub stages: Vec<(Stage, Duration)>,
     /// Bytes of packs received.
     pub fetched_bytes: u64,
@@ -93,8 +111,8 @@ pub struct Report {
 pub struct Upkeep {
     /// Complete trees on the volume.
     pub revisions: usize,
-    /// Bytes that the root occupies on its file system.
-    pub bytes: u64,
+    /// Bytes that the root occupies on its file system, when it was time to count them.
+    pub bytes: Option<u64>,
     /// When there will be something to remove, if anything is waiting.
     pub again_in: Option<Duration>,
 }
@@ -146,6 +164,8 @@ impl Sync {
             target,
             disk: None,
             irrelevant: None,
+            said: Said::default(),
+            measured: None,
         })
     }
 
@@ -161,12 +181,17 @@ impl Sync {
     /// # Errors
     /// Stage `start`: the root cannot be used, or somebody else uses it.
     pub fn open(&mut self, budget: &Budget) -> Result<(), SyncError> {
-        if self.disk.is_some() {
-            return Ok(());
-        }
         let wait = budget
             .remaining()
             .map_err(|cause| SyncError::interrupted(Stage::Start, "opening the volume", cause))?;
+        self.open_within(wait, budget)
+    }
+
+    /// The same, waiting only so long for another instance to let go of the root.
+    fn open_within(&mut self, wait: Duration, budget: &Budget) -> Result<(), SyncError> {
+        if self.disk.is_some() {
+            return Ok(());
+        }
         let volume = Volume::open(self.target.layout.clone(), &self.target.name, wait, budget)?;
         let mut disk = Disk {
             known: Vec::new(),
@@ -255,19 +280,33 @@ impl Sync {
         let Some(damage) = observed.damage else {
             return Ok(());
         };
+        if disk.live_takes_the_links_place()? {
+            return Ok(());
+        }
         warn!(
             damage = printable(&damage),
             "what readers see was damaged; mending it"
         );
         disk.refresh()?;
-        while let Some(newest) = disk.newest_sound(&self.settings) {
-            if disk.inspect(newest.revision.n, budget)? {
-                report.time(Stage::Publish, || disk.volume.publish(&newest.revision))?;
-                info!(commit = %newest.revision.commit, "the link is back on the newest sound tree");
-                break;
+        loop {
+            // Readers who still have a tree keep that one, even if a newer one was flipped back.
+            let live = observed.live.as_ref().map(|live| live.n);
+            let Some(best) = disk
+                .known
+                .iter()
+                .find(|known| known.sound && Some(known.revision.n) == live)
+                .cloned()
+                .or_else(|| disk.newest_sound(&self.settings))
+            else {
+                return Ok(());
+            };
+            if disk.inspect(best.revision.n, budget)? {
+                report.time(Stage::Publish, || disk.volume.publish(&best.revision))?;
+                disk.refresh()?;
+                info!(commit = %best.revision.commit, "the link is back on a sound tree");
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn bring_to(
@@ -278,18 +317,26 @@ impl Sync {
     ) -> Result<Outcome, SyncError> {
         let disk = opened(&mut self.disk)?;
         let live = disk.live()?;
+        let misplaced = disk.live_takes_the_links_place()?;
         let candidates: Vec<_> = disk
             .known
             .iter()
-            .map(|known| Candidate {
-                n: known.revision.n,
-                commit: known.revision.commit,
-                settings: &known.settings,
-                sound: known.sound,
-                live: live.is_some_and(|live| live.revision.n == known.revision.n),
+            .map(|known| {
+                let live = live.is_some_and(|live| live.revision.n == known.revision.n);
+                Candidate {
+                    n: known.revision.n,
+                    commit: known.revision.commit,
+                    settings: &known.settings,
+                    sound: known.sound && !(live && misplaced),
+                    live,
+                }
             })
             .collect();
-        if live.is_some_and(|live| live.sound) && self.irrelevant == Some(tip.commit) {
+        if let Some(live) = live
+            && live.sound
+            && !misplaced
+            && self.irrelevant == Some((tip.commit, live.revision.n))
+        {
             return Ok(Outcome::Unchanged);
         }
         match decide(tip.commit, &self.settings, &candidates) {
@@ -297,6 +344,7 @@ impl Sync {
             Action::Flip(n) if disk.inspect(n, budget)? => {
                 let revision = disk.revision(n)?;
                 report.time(Stage::Publish, || disk.volume.publish(&revision))?;
+                disk.refresh()?;
                 self.announce(tip, None)
             }
             Action::Flip(_) | Action::Build => self.build_and_publish(tip, budget, report),
@@ -323,7 +371,8 @@ impl Sync {
             other => other?,
         };
         let Some((revision, tree)) = built else {
-            self.irrelevant = Some(tip.commit);
+            let live = opened(&mut self.disk)?.live()?.map(|live| live.revision.n);
+            self.irrelevant = live.map(|n| (tip.commit, n));
             debug!(commit = %tip.commit, "nothing changed under the watched paths");
             return Ok(Outcome::Unchanged);
         };
@@ -360,11 +409,16 @@ impl Sync {
             report.fetch(&mut **remote, store, &want, target, budget)?;
         }
         fetch_submodules(target, store, tip.commit, budget, report)?;
+        if target.tree.git_dir {
+            let tags = report.time(Stage::Fetch, || remote.tags(budget))?;
+            store.set_tags(&tags)?;
+        }
 
         if target.publish_on_paths
             && let Some(sparse) = &target.tree.sparse
             && let Some(live) = disk.live()?
             && live.sound
+            && !disk.live_takes_the_links_place()?
             && live.settings == *settings
             && store.contains(live.revision.commit)
             && !tree::changed_under(store.path(), live.revision.commit, tip.commit, sparse)?
@@ -397,7 +451,7 @@ impl Sync {
 
     /// Tells the log and the touch files about a flip.
     fn announce(
-        &self,
+        &mut self,
         tip: &Advertised,
         built: Option<(tree::Built, Duration)>,
     ) -> Result<Outcome, SyncError> {
@@ -414,7 +468,7 @@ impl Sync {
                     took = %humantime::format_duration(Duration::from_millis(took.as_millis() as u64)),
                     "published"
                 );
-                warn_of_shortcomings(&tree);
+                self.said.warn_of_shortcomings(&tree);
             }
             None => info!(
                 commit = %tip.commit,
@@ -465,12 +519,15 @@ impl Sync {
 
     /// Removes trees that nobody needs any more and keeps the store small, within the budget.
     ///
+    /// A cycle that failed at the disk has closed the volume: it is opened again, since removing
+    /// old trees may be what a full disk is waiting for.
+    ///
     /// # Errors
-    /// Stage `prune`; nothing that readers see has changed.
-    pub fn keep_house(&mut self, budget: &Budget) -> Result<Option<Upkeep>, SyncError> {
-        let Some(disk) = &mut self.disk else {
-            return Ok(None);
-        };
+    /// Stage `start` when the volume cannot be opened, else `prune`; nothing that readers see has
+    /// changed.
+    pub fn keep_house(&mut self, budget: &Budget) -> Result<Upkeep, SyncError> {
+        self.open_within(Duration::ZERO, budget)?;
+        let disk = opened(&mut self.disk)?;
         let policy = Prune {
             keep: self.target.keep,
             stale_timeout: self.target.stale_timeout,
@@ -486,16 +543,31 @@ impl Sync {
                 Ok(())
             })?;
         }
+        // No tree shows it, but what the remote sends next builds on it.
+        retained.extend(self.irrelevant.map(|(tip, _)| tip));
         disk.store.maintain(&retained, budget)?;
-        Ok(Some(Upkeep {
+        let bytes = match self.measured {
+            Some(measured) if measured.elapsed() < MEASURE_EVERY => None,
+            _ => {
+                // Also when it fails: what takes too long now will take too long next time.
+                self.measured = Some(Instant::now());
+                disk.volume
+                    .bytes(budget)
+                    .inspect_err(|error| {
+                        debug!(error = error.chain(), "the volume is not measured")
+                    })
+                    .ok()
+            }
+        };
+        Ok(Upkeep {
             revisions: disk.known.len(),
-            bytes: disk.volume.bytes(budget)?,
+            bytes,
             again_in: if pruned.pending {
                 Some(TRASH_RETRY)
             } else {
                 pruned.next
             },
-        }))
+        })
     }
 }
 
@@ -546,15 +618,20 @@ fn each_submodule(
         SubmoduleMode::Shallow => 1,
         SubmoduleMode::Recursive => SUBMODULE_DEPTH,
     };
-    let mut pending = vec![(commit, target.remote.url.clone(), depth)];
-    while let Some((parent, parent_url, depth)) = pending.pop() {
+    // Sparse patterns speak of the superproject's paths: a submodule is there whole or not at all.
+    let whole = TreeOptions {
+        sparse: None,
+        ..target.tree.clone()
+    };
+    let mut pending = vec![(commit, target.remote.url.clone(), depth, &target.tree)];
+    while let Some((parent, parent_url, depth, options)) = pending.pop() {
         if !store.contains(parent) {
             continue;
         }
-        for submodule in tree::submodules::list(store.path(), parent, &target.tree, &parent_url)? {
+        for submodule in tree::submodules::list(store.path(), parent, options, &parent_url)? {
             visit(&submodule)?;
             if depth > 1 {
-                pending.push((submodule.commit, submodule.url, depth - 1));
+                pending.push((submodule.commit, submodule.url, depth - 1, &whole));
             }
         }
     }
@@ -585,27 +662,42 @@ fn in_submodule(error: SyncError, submodule: &Submodule) -> SyncError {
     outer.with_source(error)
 }
 
-/// Says once per tree what is not as its reader may expect.
-fn warn_of_shortcomings(tree: &tree::Built) {
-    if let Some(why) = &tree.shared_fallback {
-        warn!(
-            why = printable(why),
-            "unchanged files are written again: they cannot be shared"
-        );
-    }
-    if !tree.unfiltered.is_empty() {
-        let files = printable(&tree.unfiltered.join(", "));
-        warn!(
-            files,
-            "filters are not run: these files are as the repository holds them"
-        );
-    }
-    if !tree.unpopulated.is_empty() {
-        let paths = printable(&tree.unpopulated.join(", "));
-        warn!(
-            paths,
-            "submodules without an entry in .gitmodules stay empty"
-        );
+impl Said {
+    /// Says what is not as a tree's reader may expect, unless it was said of an earlier tree.
+    fn warn_of_shortcomings(&mut self, tree: &tree::Built) {
+        if let Some(why) = &tree.shared_fallback
+            && !std::mem::replace(&mut self.cannot_share, true)
+        {
+            warn!(
+                why = printable(why),
+                "unchanged files are written again: they cannot be shared"
+            );
+        }
+        let news = |said: &mut Vec<String>, now: &[String]| {
+            let before = said.len();
+            for item in now {
+                if !said.contains(item) {
+                    said.push(item.clone());
+                }
+            }
+            let news = said.len() > before;
+            said.drain(..said.len().saturating_sub(SAID));
+            news
+        };
+        if news(&mut self.unfiltered, &tree.unfiltered) {
+            let files = printable(&tree.unfiltered.join(", "));
+            warn!(
+                files,
+                "filters are not run: these files are as the repository holds them"
+            );
+        }
+        if news(&mut self.unpopulated, &tree.unpopulated) {
+            let paths = printable(&tree.unpopulated.join(", "));
+            warn!(
+                paths,
+                "submodules without an entry in .gitmodules stay empty"
+            );
+        }
     }
 }
 
@@ -615,11 +707,15 @@ fn opened(disk: &mut Option<Disk>) -> Result<&mut Disk, SyncError> {
 }
 
 impl Report {
-    /// Runs one step and notes how long it took.
+    /// Runs one step and adds up how long it took.
     fn time<T>(&mut self, stage: Stage, step: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = step();
-        self.stages.push((stage, started.elapsed()));
+        let took = started.elapsed();
+        match self.stages.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, total)) => *total += took,
+            None => self.stages.push((stage, took)),
+        }
         result
     }
 
@@ -664,7 +760,11 @@ impl Disk {
                 .iter()
                 .find(|known| known.revision.n == revision.n);
             known.push(match before {
-                Some(before) => before.clone(),
+                // Publishing by exchange moves trees.
+                Some(before) => Known {
+                    revision,
+                    ..before.clone()
+                },
                 None => {
                     let header = Header::read(&revision.manifest);
                     Known {
@@ -683,6 +783,18 @@ impl Disk {
     fn live(&self) -> Result<Option<&Known>, SyncError> {
         let live = self.volume.observe()?.live;
         Ok(live.and_then(|live| self.known.iter().find(|known| known.revision.n == live.n)))
+    }
+
+    /// Whether the live tree is a directory at the link path, and a symbolic link is wanted there.
+    ///
+    /// Such a tree cannot be moved to where the link would lead without a moment in which readers
+    /// have none: another one has to be built.
+    fn live_takes_the_links_place(&self) -> Result<bool, SyncError> {
+        let observed = self.volume.observe()?;
+        Ok(observed.damage.is_some()
+            && observed
+                .live
+                .is_some_and(|live| live.path == self.volume.link_path()))
     }
 
     /// Compares a whole tree with its manifest; remembers and returns whether it is sound.

@@ -6,7 +6,7 @@ use git_volume_reloader::remote::protocol::{
     Dialect, FetchAnswer, V0Capabilities, V2Capabilities, fetch_request,
 };
 use git_volume_reloader::remote::{FetchRequest, PackSink};
-use git_volume_reloader_fuzz::feed;
+use git_volume_reloader_fuzz::{feed, outcome};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Default)]
@@ -58,10 +58,10 @@ fuzz_target!(|input: (u8, u8, &[u8])| {
         let mut answer = FetchAnswer::new(&request, dialect, &mut pack);
         let fed = feed(&mut answer, bytes, piece);
         let said = answer.bytes();
-        let failed = fed.is_err();
-        let finished = (!failed).then(|| answer.finish());
+        let fed_as = outcome(&fed);
+        let finished = fed.ok().map(|_| outcome(&answer.finish()));
         assert_eq!(said, pack.bytes.len() as u64);
-        (format!("{fed:?} {finished:?}"), pack.bytes, pack.progress)
+        (fed_as, finished, pack.bytes, pack.progress)
     };
     assert_eq!(read(bytes.len()), read(piece.into()));
 });

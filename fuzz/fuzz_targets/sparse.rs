@@ -13,12 +13,6 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let sparse = Sparse::parse(&input[..end]);
-    // Equal bytes select equal paths.
-    assert_eq!(
-        Sparse::parse(sparse.as_bytes()).as_bytes(),
-        sparse.as_bytes()
-    );
-
     let parts: Vec<&str> = path.split('/').collect();
     if parts.iter().any(|part| matches!(*part, "" | "." | "..")) || path.contains('\0') {
         return;

@@ -1,6 +1,8 @@
 //! What the fuzz targets for the git protocol share: an answer arrives in pieces, and its meaning
 //! must not depend on where it was cut.
 
+use std::fmt::Debug;
+
 use git_volume_reloader::remote::RefName;
 use git_volume_reloader::remote::protocol::{Decoder, Machine, ProtocolError, Step};
 
@@ -31,4 +33,13 @@ pub fn feed(machine: &mut dyn Machine, input: &[u8], piece: usize) -> Result<usi
         assert_eq!(used, piece.len(), "input was left although more is needed");
     }
     Ok(total)
+}
+
+/// What must be the same however an answer is cut: all but the words about garbage, which quote
+/// as much of it as there was.
+pub fn outcome<T: Debug>(result: &Result<T, ProtocolError>) -> String {
+    match result {
+        Err(ProtocolError::Malformed(_)) => "malformed".to_owned(),
+        other => format!("{other:?}"),
+    }
 }

@@ -1,7 +1,7 @@
 //! Comparing a published tree with its manifest.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -29,14 +29,24 @@ pub fn verify(tree: &Path, manifest: &Path, budget: &Budget) -> Result<Option<St
     };
     let disk = |error: io::Error| SyncError::disk(Stage::Start, "check", tree, error);
     let root = match open_directory(CWD, tree.as_os_str().as_encoded_bytes()) {
-        Ok(Some(root)) => root,
-        Ok(None) => return Ok(Some("its directory is gone".to_owned())),
+        Ok(Place::Directory(root)) => root,
+        Ok(_) => return Ok(Some("its directory is gone".to_owned())),
         Err(error) => return Err(disk(error.into())),
     };
     // Directories wait as paths, so that neither depth nor width costs descriptors.
     let mut waiting: Vec<(u32, Vec<u8>)> = vec![(0, Vec::new())];
     while let Some((number, path)) = waiting.pop() {
-        let directory = descend(&root, &path).map_err(|error| disk(error.into()))?;
+        let below = if path.is_empty() {
+            b"."
+        } else {
+            path.as_slice()
+        };
+        let directory = match open_directory(&root, below) {
+            Ok(Place::Directory(directory)) => Some(directory),
+            Ok(Place::Absent) => None,
+            Ok(Place::Other) => return Ok(Some(damaged(&path, "is of another type"))),
+            Err(error) => return Err(disk(error.into())),
+        };
         let mut next = Some(number);
         while let Some(number) = next {
             let block = match records.block(number) {
@@ -72,14 +82,17 @@ pub fn verify(tree: &Path, manifest: &Path, budget: &Budget) -> Result<Option<St
                     None => Some("is gone, with its directory"),
                 };
                 if let Some(damage) = damage {
-                    let full = printable(&String::from_utf8_lossy(&full));
-                    return Ok(Some(format!("{full} {damage}")));
+                    return Ok(Some(damaged(&full, damage)));
                 }
             }
             next = Some(block.next).filter(|next| *next != 0);
         }
     }
     Ok(None)
+}
+
+fn damaged(path: &[u8], what: &str) -> String {
+    format!("{} {what}", printable(&String::from_utf8_lossy(path)))
 }
 
 fn means_damage(error: &io::Error) -> bool {
@@ -140,29 +153,21 @@ impl From<&rustix::fs::Stat> for super::Stat {
     }
 }
 
-/// The directory at a path below `root`; `None` if something else, or nothing, stands there.
-/// An empty tree has no directory, as in git: that is damage only if a file should be in it.
-fn descend(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
-    let Some(mut at) = open_directory(root, b".")? else {
-        return Ok(None);
-    };
-    for name in path
-        .split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
-    {
-        match open_directory(&at, name)? {
-            Some(next) => at = next,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(at))
+/// What stands where a directory should.
+enum Place {
+    Directory(OwnedFd),
+    /// An empty tree has no directory, as in git: damage only if a file should be in it.
+    Absent,
+    Other,
 }
 
-fn open_directory(at: impl std::os::fd::AsFd, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+/// Opens a directory. The parents of `path` were opened this way before, so none is a link.
+fn open_directory(at: impl AsFd, path: &[u8]) -> Result<Place, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(at, name, flags, Mode::empty()) {
-        Ok(directory) => Ok(Some(directory)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+    match rustix::fs::openat(at, path, flags, Mode::empty()) {
+        Ok(directory) => Ok(Place::Directory(directory)),
+        Err(Errno::NOENT) => Ok(Place::Absent),
+        Err(Errno::NOTDIR | Errno::LOOP) => Ok(Place::Other),
         Err(error) => Err(error),
     }
 }

@@ -137,6 +137,23 @@ impl Remote for LocalRemote {
         Ok(Tip::Missing { empty })
     }
 
+    fn tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, SyncError> {
+        budget
+            .check()
+            .map_err(|cause| SyncError::interrupted(Stage::Fetch, "listing the tags", cause))?;
+        let repository = self.open(Stage::Fetch)?;
+        let failed = |cause| self.failed(Stage::Fetch, "read the tags of", cause);
+        let mut tags = Vec::new();
+        for reference in repository.references_glob("refs/tags/*").map_err(failed)? {
+            let reference = reference.map_err(failed)?;
+            // A tag of a tree or a file is no tag that a commit can be described by.
+            if let Ok(Tip::At(tag)) = self.advertise(&repository, &reference) {
+                tags.push(tag);
+            }
+        }
+        Ok(tags)
+    }
+
     fn fetch(
         &mut self,
         request: &FetchRequest<'_>,
@@ -183,6 +200,7 @@ impl Remote for LocalRemote {
         selection
             .add_commits(&chosen, request.haves)
             .map_err(failed)?;
+        selection.add_tags().map_err(failed)?;
         let bytes = selection.send(pack)?;
 
         let boundary: HashSet<Commit> = chosen.boundary.iter().copied().collect();
@@ -306,6 +324,27 @@ impl<'r> Selection<'r> {
             }
             roots.insert(*id, commit.tree_id());
             self.add_tree(commit.tree_id(), &bases)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the tag objects that stand for commits that are sent, as `include-tag` does.
+    fn add_tags(&mut self) -> Result<(), git2::Error> {
+        let sent: HashSet<Oid> = self.objects.iter().copied().collect();
+        for reference in self.repository.references_glob("refs/tags/*")? {
+            let mut chain = Vec::new();
+            let mut object = reference?
+                .target()
+                .filter(|id| !sent.contains(id))
+                .and_then(|id| self.repository.find_object(id, None).ok());
+            while let Some(tag) = object.as_ref().and_then(|object| object.as_tag().cloned()) {
+                chain.push(tag.id());
+                object = tag.target().ok();
+            }
+            if object.is_some_and(|commit| sent.contains(&commit.id())) {
+                self.objects
+                    .extend(chain.into_iter().filter(|id| !sent.contains(id)));
+            }
         }
         Ok(())
     }

@@ -115,6 +115,12 @@ pub trait Remote: Send {
     /// When the remote cannot be reached or does not answer the question; stage `poll`.
     fn tip(&mut self, name: &RefName, budget: &Budget) -> Result<Tip, SyncError>;
 
+    /// Asks for all tags. None where the server only speaks version 0 of the protocol.
+    ///
+    /// # Errors
+    /// When the remote cannot be reached or does not answer the question; stage `fetch`.
+    fn tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, SyncError>;
+
     /// Streams the pack that a request needs into `pack`.
     ///
     /// # Errors

@@ -187,7 +187,31 @@ impl Store {
             })
             .map_err(read)?;
         }
+        self.add_tags(repository, history, &mut live)?;
         Ok(Some(live))
+    }
+
+    /// Adds the tag objects that stand for commits of the history.
+    fn add_tags(
+        &self,
+        repository: &Repository,
+        history: &HashSet<Commit>,
+        live: &mut HashSet<Oid>,
+    ) -> Result<(), SyncError> {
+        let read = |cause| self.unreadable(cause);
+        for reference in repository.references_glob("refs/tags/*").map_err(read)? {
+            let mut chain = Vec::new();
+            let target = reference.map_err(read)?.target();
+            let mut object = target.and_then(|id| repository.find_object(id, None).ok());
+            while let Some(tag) = object.as_ref().and_then(|object| object.as_tag().cloned()) {
+                chain.push(tag.id());
+                object = tag.target().ok();
+            }
+            if object.is_some_and(|commit| history.contains(&commit.id().into())) {
+                live.extend(chain);
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the first `doomed` packs by one with their live objects.

@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
-use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
+use git2::{ObjectType, Oid, Reference, Repository, RepositoryInitOptions};
 
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError, printable};
+use crate::remote::Advertised;
 
 pub use maintain::Maintained;
 pub use receive::Receiving;
@@ -46,6 +47,8 @@ pub struct CommitInfo {
 }
 
 const TIPS: &str = "refs/gvr";
+/// The remote's tags, where anybody wants them; nothing else is in there.
+const PACKED_REFS: &str = "packed-refs";
 const SHALLOW: &str = "shallow";
 /// The deepest nesting of trees that is walked; the writer of trees has a lower limit.
 const MAX_DEPTH: usize = 16_384;
@@ -124,6 +127,37 @@ impl Store {
         let mut haves = self.tips();
         haves.retain(|commit| has_root(&repository, *commit));
         haves
+    }
+
+    /// Writes down the tags of the remote whose commits are here, in place of those from before.
+    /// A tag whose own object is not here stands for its commit directly.
+    ///
+    /// # Errors
+    /// Stage `fetch`: the disk does not take them.
+    pub fn set_tags(&self, tags: &[Advertised]) -> Result<(), SyncError> {
+        let disk =
+            |cause: io::Error| SyncError::disk(Stage::Fetch, "write into", &self.path, cause);
+        let Ok(repository) = self.repository() else {
+            return Ok(());
+        };
+        let Ok(odb) = repository.odb() else {
+            return Ok(());
+        };
+        let here = |id: Commit| odb.exists(id.oid());
+        let mut tags: Vec<_> = tags
+            .iter()
+            .filter(|tag| Reference::is_valid_name(&tag.name) && here(tag.commit))
+            .collect();
+        tags.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
+        for tag in tags {
+            if tag.object != tag.commit && here(tag.object) {
+                text.push_str(&format!("{} {}\n^{}\n", tag.object, tag.name, tag.commit));
+            } else {
+                text.push_str(&format!("{} {}\n", tag.commit, tag.name));
+            }
+        }
+        replace(&self.path.join(PACKED_REFS), text.as_bytes()).map_err(disk)
     }
 
     /// The commits whose parents are not here (gitformat-shallow).

@@ -256,12 +256,12 @@ fn decide(found: &[Option<State>]) -> Wanted {
     enum Text {
         Undefined,
         Binary,
-        Text,
+        Plain,
         Input,
         Auto,
     }
     let text_of = |number: usize| match &found[number] {
-        Some(State::Set) => Text::Text,
+        Some(State::Set) => Text::Plain,
         Some(State::Unset) => Text::Binary,
         Some(State::Value(value)) if value == b"input" => Text::Input,
         Some(State::Value(value)) if value == b"auto" => Text::Auto,
@@ -274,7 +274,7 @@ fn decide(found: &[Option<State>]) -> Wanted {
     let crlf = matches!(&found[EOL], Some(State::Value(value)) if value == b"crlf");
     let eol = match text {
         Text::Auto if crlf => Eol::AutoCrlf,
-        Text::Undefined | Text::Text | Text::Input if crlf => Eol::Crlf,
+        Text::Undefined | Text::Plain | Text::Input if crlf => Eol::Crlf,
         _ => Eol::Keep,
     };
     let value = |number: usize| match &found[number] {

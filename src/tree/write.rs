@@ -6,6 +6,7 @@
 //! git, an empty tree leaves nothing.
 
 mod directory;
+mod leaf;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use directory::Roots;
 use task::{Task, Worker};
 
 /// Most remarks of one kind that are kept.
-const REMARKS: usize = 10;
+const REMARKS: usize = 20;
 
 /// Builds the tree of a request.
 pub(super) fn run(request: &BuildRequest<'_>, budget: &Budget) -> Result<Built, SyncError> {

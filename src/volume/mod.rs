@@ -83,7 +83,8 @@ pub struct Revision {
 /// What the link shows to readers now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The revision that readers see; none before the first publish, or when the link is damaged.
+    /// The revision that readers see; none before the first publish, when the link is damaged, or
+    /// when the manifest that would tell what it is has gone.
     pub live: Option<Revision>,
     /// What somebody else did to the link or to the tree: a reason to publish again.
     pub damage: Option<String>,
@@ -241,9 +242,7 @@ impl Volume {
                     }
                 };
                 match live {
-                    Some(revision) if !self.has_manifest(revision.n) => {
-                        Ok(Observed::damaged("the manifest of the live tree is gone"))
-                    }
+                    Some(revision) if !self.has_manifest(revision.n) => Ok(Observed::default()),
                     Some(live) => Ok(Observed {
                         damage: (self.mode == PublishMode::Symlink).then(|| {
                             "the link is a directory from publishing by exchange".to_owned()
@@ -310,8 +309,9 @@ impl Volume {
         if *self.memory().inodes.entry(n).or_insert(inode) != inode {
             return Ok(Observed::damaged("the published tree was replaced"));
         }
+        // Readers still have their tree: it is built anew, but never traded for an older one.
         if !self.has_manifest(n) {
-            return Ok(Observed::damaged("the manifest of the live tree is gone"));
+            return Ok(Observed::default());
         }
         Ok(Observed {
             live: Some(self.revision(n, &name, commit)),

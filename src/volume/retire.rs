@@ -118,7 +118,7 @@ impl Volume {
         let at_link = self.inode_at_link();
         let linked = self.linked(&slots);
         // Without a link nobody knows which one readers will be given next.
-        let mut spared = policy.keep + usize::from(linked.is_none());
+        let mut spared = policy.keep.saturating_add(usize::from(linked.is_none()));
         let mut pruned = Pruned::default();
         for slot in slots.iter().rev() {
             let complete = self.complete_slot(slot, at_link).is_some();

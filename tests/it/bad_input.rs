@@ -310,6 +310,8 @@ fn credentials_in_a_url_that_cannot_be_used_are_not_printed() {
         format!("htps://{SECRET}@host/x"),
         format!("https://user:{SECRET}@host:99999/x"),
         format!("ext::{SECRET}"),
+        format!("user:{SECRET}@host/x"),
+        format!("https:/user:{SECRET}@host/x"),
     ] {
         let finished = Launch::one_time(&repo, &root).run();
         finished.assert_failed(&[2], &["repo"]);
@@ -317,6 +319,15 @@ fn credentials_in_a_url_that_cannot_be_used_are_not_printed() {
             assert!(!text.contains(SECRET), "{repo}: {text}");
         }
     }
+}
+
+#[test]
+fn a_url_without_its_flag_is_not_printed() {
+    let finished = Launch::bare()
+        .subcommand(&[&format!("https://user:{SECRET}@host/x")])
+        .run();
+    finished.assert_failed(&[2], &["--repo"]);
+    assert!(!finished.stderr.contains(SECRET), "{}", finished.stderr);
 }
 
 #[test]

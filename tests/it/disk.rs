@@ -2,6 +2,7 @@
 //! syncing resumes by itself.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -16,7 +17,12 @@ use crate::support::wait::{PATIENCE, wait_until};
 
 /// Files of noise, which no compression makes smaller: `n` of 32 KiB, below `top`.
 fn noise(top: &str, n: u64) -> Vec<Change> {
-    (0..n)
+    numbered_noise(top, 0..n)
+}
+
+/// The same with the files of a range: other numbers hold other noise.
+fn numbered_noise(top: &str, numbers: Range<u64>) -> Vec<Change> {
+    numbers
         .map(|i| {
             let mut random = fastrand::Rng::with_seed(i + 1);
             let content: Vec<u8> = (0..32 << 10).map(|_| random.u8(..)).collect();
@@ -84,6 +90,30 @@ fn an_update_that_finds_the_disk_full_keeps_the_tree_and_resumes_by_itself() {
         sidecar.stop();
         root.assert_tidy(&[]);
     }
+}
+
+#[test]
+fn a_disk_full_of_old_trees_is_freed_once_their_time_is_over() {
+    let upstream = Upstream::new();
+    let update = |i: u64| {
+        let files = numbered_noise("noise", i * 20..(i + 1) * 20);
+        upstream.rewrite_from_nothing("main", &files)
+    };
+    update(0);
+    // Room for three packs and two trees, of 640 KiB each, but not for three trees.
+    let disk = FullDisk::new(3600);
+    let root = Root::at(&disk.path().join("root"));
+    let mut sidecar = Launch::new(&upstream.url(), &root)
+        .flag("keep", "0")
+        .flag("stale-timeout", "4s")
+        .http()
+        .spawn();
+    sidecar.wait_for(&root, &upstream.tip("main"));
+    sidecar.wait_for(&root, &update(1));
+    let last = update(2);
+    sidecar.wait_for_metric("gvr_sync_failures_total", &[("reason", "disk")], 1.0);
+    sidecar.wait_for(&root, &last);
+    root.assert_published(&upstream, &last);
 }
 
 #[test]

@@ -180,6 +180,24 @@ fn every_log_line_carries_the_target() {
 }
 
 #[test]
+fn the_target_is_in_every_line_at_every_level() {
+    let root = Root::new();
+    let finished = Launch::one_time("/no/such/repository", &root)
+        .flag("name", "docs-site")
+        .flag("log-level", "error")
+        .run();
+    let logged: Vec<_> = finished
+        .stderr
+        .lines()
+        .filter(|l| l.starts_with('{'))
+        .collect();
+    assert!(!logged.is_empty(), "{}", finished.stderr);
+    for line in logged {
+        assert!(line.contains("docs-site"), "{line}");
+    }
+}
+
+#[test]
 fn a_text_log_is_for_people_and_a_json_log_for_machines() {
     let upstream = Upstream::new();
     let root = Root::new();

@@ -1,9 +1,12 @@
 //! What a ref may be and what may happen to it: each ends with the link on the commit that the
 //! remote names.
 
+use std::fs;
+
 use crate::support::root::Root;
 use crate::support::sidecar::{Launch, Sidecar};
 use crate::support::upstream::{Change, Upstream};
+use crate::support::wait::{PATIENCE, wait_until};
 
 /// A sidecar that follows a ref, and has published what it names.
 fn following(upstream: &Upstream, root: &Root, name: &str) -> Sidecar {
@@ -268,4 +271,53 @@ fn a_packed_ref_is_a_ref() {
             .succeed();
         root.assert_published(&upstream, &upstream.tip(name));
     }
+}
+
+#[test]
+fn what_changed_under_the_watched_paths_is_judged_against_what_readers_see() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let first = upstream.commit(&[("docs/page", "1"), ("src/code", "1")]);
+    let mut sidecar = watching_docs(&upstream, &root);
+    sidecar.wait_for(&root, &first);
+    let second = upstream.commit(&[("docs/page", "2")]);
+    sidecar.wait_for(&root, &second);
+    upstream.force_push("main", &first);
+    sidecar.wait_for(&root, &first);
+    // Nothing to readers of the first commit, but not to readers of the second.
+    let other = upstream.commit(&[("src/code", "2")]);
+    let fetched = root.state(&format!("store.git/refs/gvr/{other}"));
+    wait_until(PATIENCE, "the commit is looked at", || fetched.exists());
+    sidecar.wait_for_polls(2);
+    assert_eq!(root.commit(), Some(first));
+    upstream.force_push("main", &second);
+    sidecar.wait_for(&root, &second);
+    upstream.force_push("main", &other);
+    sidecar.wait_for(&root, &other);
+}
+
+#[test]
+fn commits_that_are_not_published_do_not_fill_the_volume() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let first = upstream.commit(&[("docs/page", "1")]);
+    let mut sidecar = watching_docs(&upstream, &root);
+    sidecar.wait_for(&root, &first);
+    for i in 0..30 {
+        let next = upstream.commit(&[("src/code", &i.to_string())]);
+        let fetched = root.state(&format!("store.git/refs/gvr/{next}"));
+        wait_until(PATIENCE, "the commit is looked at", || fetched.exists());
+        sidecar.wait_for_polls(1);
+    }
+    assert_eq!(root.commit(), Some(first));
+    let packs = fs::read_dir(root.state("store.git/objects/pack")).unwrap();
+    assert!(packs.count() <= 2 * 18, "packs and their indexes pile up");
+}
+
+fn watching_docs(upstream: &Upstream, root: &Root) -> Sidecar {
+    Launch::new(&upstream.url(), root)
+        .flag("path", "docs")
+        .flag("publish-on", "paths")
+        .http()
+        .spawn()
 }

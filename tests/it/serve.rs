@@ -317,7 +317,7 @@ fn a_scrape_stays_valid_after_everything_happened() {
     metrics.stage(Stage::Fetch, Duration::from_secs(400));
     metrics.fetched(7);
     metrics.files(3, 4);
-    metrics.volume(2, 1 << 20);
+    metrics.volume(2, Some(1 << 20));
     metrics.next_poll(Duration::from_millis(1500));
     let page = Page::parse(&service.get("/metrics").body);
     let value = |name: &str, label: &str| {

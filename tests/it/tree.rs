@@ -488,7 +488,8 @@ fn what_happens_to_a_published_file_is_damage() {
     let (tree, _) = bench.build(commit, &TreeOptions::default());
     fs::write(tree.join("d/extra"), "a consumer's own").unwrap();
     assert_eq!(verify(&tree), None);
-    let damage: [(&str, fn(&Path)); 6] = [
+    type Harm = fn(&Path);
+    let damage: [(&str, Harm); 7] = [
         ("d/file has another size", |tree| {
             fs::write(tree.join("d/file"), "").unwrap();
         }),
@@ -506,6 +507,10 @@ fn what_happens_to_a_published_file_is_damage() {
         ("d/file is of another type", |tree| {
             fs::remove_file(tree.join("d/file")).unwrap();
             fs::create_dir(tree.join("d/file")).unwrap();
+        }),
+        ("e is of another type", |tree| {
+            fs::rename(tree.join("e"), tree.join("elsewhere")).unwrap();
+            symlink("elsewhere", tree.join("e")).unwrap();
         }),
         ("e/only is gone, with its directory", |tree| {
             fs::remove_dir_all(tree.join("e")).unwrap();
@@ -826,7 +831,7 @@ fn a_missing_or_damaged_object_is_the_stores_fault() {
 
 #[test]
 fn a_cancelled_build_says_so() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.origin.put("a", "1");
     let commit = bench.origin.commit();
     let tree = bench.temp.path().join("tree");

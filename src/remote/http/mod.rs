@@ -26,9 +26,9 @@ use crate::repo_url::{HttpUrl, RepoUrl};
 
 use super::protocol::{
     Advertisement, Decoder, Dialect, FetchAnswer, Greeting, LsRefs, Machine, ProtocolError, Step,
-    V0Capabilities, V2Capabilities, fetch_request, ls_refs_request, pinned,
+    Tags, V0Capabilities, V2Capabilities, fetch_request, ls_refs_request, pinned, tags_request,
 };
-use super::{FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip};
+use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip};
 
 use client::{Client, Question};
 
@@ -132,6 +132,23 @@ impl HttpRemote {
         let body = ls_refs_request(name);
         let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, true, stage, budget)?;
         let mut machine = LsRefs::new(name);
+        self.read(response, &url, &mut machine, stage, budget)?;
+        machine.finish().map_err(|e| e.at(stage, &self.url))
+    }
+
+    fn list_tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, SyncError> {
+        let stage = Stage::Fetch;
+        let known = match &self.known {
+            Some(known) => known.clone(),
+            None => self.learn(&RefName::Head, stage, budget)?.0,
+        };
+        if matches!(known.server, Server::V0(_)) {
+            return Ok(Vec::new());
+        }
+        let url = service_url(&known.base, UPLOAD_PACK, None);
+        let body = tags_request();
+        let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, true, stage, budget)?;
+        let mut machine = Tags::default();
         self.read(response, &url, &mut machine, stage, budget)?;
         machine.finish().map_err(|e| e.at(stage, &self.url))
     }
@@ -244,6 +261,10 @@ impl Remote for HttpRemote {
             Some(tip) => Ok(tip),
             None => self.with_known(|remote| remote.poll(name, budget), || true),
         }
+    }
+
+    fn tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, SyncError> {
+        self.with_known(|remote| remote.list_tags(budget), || true)
     }
 
     fn fetch(

@@ -29,6 +29,8 @@ pub struct V0Capabilities {
     pub ofs_delta: bool,
     /// Progress can be turned off.
     pub no_progress: bool,
+    /// It sends tag objects along with the commits that they stand for.
+    pub include_tag: bool,
     /// It wants to know what it talks to.
     pub agent: bool,
 }
@@ -143,6 +145,7 @@ impl Advertisement {
             b"shallow" => self.v0.shallow = true,
             b"ofs-delta" => self.v0.ofs_delta = true,
             b"no-progress" => self.v0.no_progress = true,
+            b"include-tag" => self.v0.include_tag = true,
             _ => {}
         }
         if let Some(target) = capability.strip_prefix(b"symref=HEAD:") {

@@ -51,6 +51,8 @@ enum State {
 /// A depth is left out where the server knows none: then it sends all history. So are the haves
 /// of a shallow store, since such a server would take their history for granted.
 ///
+/// Tag objects come along with the commits that they stand for: `git describe` needs them.
+///
 /// A thin pack is never asked for: libgit2 completes one in time that grows with the square of its
 /// deltas, and stores every base again in full.
 ///
@@ -66,7 +68,7 @@ pub fn fetch_request(
             encode(&mut out, "command=fetch");
             encode(&mut out, format!("agent={AGENT}\n"));
             encode_delim(&mut out);
-            for option in ["no-progress\n", "ofs-delta\n"] {
+            for option in ["no-progress\n", "ofs-delta\n", "include-tag\n"] {
                 encode(&mut out, option);
             }
             encode(&mut out, format!("want {}\n", request.want));
@@ -85,6 +87,7 @@ pub fn fetch_request(
             for (has, name) in [
                 (capabilities.ofs_delta, "ofs-delta"),
                 (capabilities.no_progress, "no-progress"),
+                (capabilities.include_tag, "include-tag"),
                 (capabilities.shallow, "shallow"),
             ] {
                 if has {

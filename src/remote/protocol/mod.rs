@@ -14,6 +14,7 @@ mod fetch;
 mod ls_refs;
 mod pkt_line;
 mod refs;
+mod tags;
 
 pub use advertisement::{Advertisement, Greeting, V0Capabilities, V2Capabilities};
 pub use error::ProtocolError;
@@ -23,6 +24,7 @@ pub use pkt_line::{
     Decoder, MAX_PACKET, Machine, Packet, Step, encode, encode_delim, encode_flush,
 };
 pub use refs::{RefPicker, pinned};
+pub use tags::{Tags, tags_request};
 
 /// What this program calls itself in the `agent` capability.
 pub const AGENT: &str = concat!("git-volume-reloader/", env!("CARGO_PKG_VERSION"));

@@ -19,10 +19,12 @@ use std::path::PathBuf;
 use crate::budget::Budget;
 use crate::error::{Reason, Stage, SyncError};
 use crate::remote::protocol::{
-    Advertisement, Dialect, FetchAnswer, Greeting, LsRefs, ProtocolError, fetch_request,
-    ls_refs_request, pinned,
+    Advertisement, Dialect, FetchAnswer, Greeting, LsRefs, ProtocolError, Tags, fetch_request,
+    ls_refs_request, pinned, tags_request,
 };
-use crate::remote::{FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip};
+use crate::remote::{
+    Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip,
+};
 use crate::repo_url::{RepoUrl, SshUrl};
 
 use connection::{Connection, Endpoint, Operation};
@@ -172,6 +174,23 @@ impl Remote for SshRemote {
                 }
             };
             Ok((tip, exec.finish(FLUSH)))
+        })
+    }
+
+    fn tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, SyncError> {
+        let stage = Stage::Fetch;
+        let address = self.address.clone();
+        self.run(Operation { stage, budget }, |mut exec, _| {
+            let tags = match greeting(&mut exec, &RefName::Head, stage, &address)? {
+                Greeting::V0(..) => Vec::new(),
+                Greeting::V2(_) => {
+                    exec.send(tags_request())?;
+                    let mut answer = Tags::default();
+                    exec.read(&mut answer)?;
+                    answer.finish().map_err(|error| error.at(stage, &address))?
+                }
+            };
+            Ok((tags, exec.finish(FLUSH)))
         })
     }
 

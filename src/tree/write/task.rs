@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use git2::{ObjectType, Odb, Oid};
+use git2::{Odb, Oid};
 use rustix::io::Errno;
 
 use super::directory::Directory;
@@ -16,16 +16,10 @@ use crate::manifest::{Block, Entry, Kind, Stat};
 use crate::tree::attributes::{Conversion, Rules};
 use crate::tree::objects::{self, EntryMode, Objects, TreeEntry, hostile};
 use crate::tree::submodules::{Modules, modules};
-use crate::tree::{Share, SubmoduleMode, convert, files, hash, names};
+use crate::tree::{SubmoduleMode, files, hash, names};
 
 /// Entries of a directory that one task writes.
 const PART: usize = 512;
-
-/// Size in bytes from which on blobs are in memory one at a time.
-const LARGE: usize = 8 << 20;
-
-/// Longest target of a symbolic link, in bytes (symlink(2)).
-const TARGET_LIMIT: usize = 4095;
 
 /// A directory to be made.
 pub(super) struct Task {
@@ -64,23 +58,23 @@ struct TreeWork {
 }
 
 /// The repository, of several where there are submodules, that a directory belongs to.
-struct Repository {
-    modules: Modules,
+pub(super) struct Repository {
+    pub(super) modules: Modules,
     /// Length of the path of its top with a slash.
-    prefix: usize,
-    level: usize,
+    pub(super) prefix: usize,
+    pub(super) level: usize,
 }
 
 /// A directory whose tree is in memory.
-struct Plan {
-    directory: Arc<Directory>,
-    tree: Vec<u8>,
-    repository: Arc<Repository>,
-    rules: Option<Arc<Rules>>,
+pub(super) struct Plan {
+    pub(super) directory: Arc<Directory>,
+    pub(super) tree: Vec<u8>,
+    pub(super) repository: Arc<Repository>,
+    pub(super) rules: Option<Arc<Rules>>,
     /// What the directories in this one inherit.
-    context: Oid,
-    included: bool,
-    base: Option<BaseDirectory>,
+    pub(super) context: Oid,
+    pub(super) included: bool,
+    pub(super) base: Option<BaseDirectory>,
 }
 
 struct Part {
@@ -89,7 +83,7 @@ struct Part {
     next: u32,
 }
 
-struct BaseDirectory {
+pub(super) struct BaseDirectory {
     blocks: Vec<Block>,
     /// Block and offset of each entry, in git's order.
     index: Vec<(u32, u32)>,
@@ -103,7 +97,7 @@ impl BaseDirectory {
         self.blocks.get(*block as usize)?.entry_at(*offset as usize)
     }
 
-    fn find(&self, name: &[u8], tree: bool) -> Option<Entry<'_>> {
+    pub(super) fn find(&self, name: &[u8], tree: bool) -> Option<Entry<'_>> {
         let position = self.index.binary_search_by(|(block, offset)| {
             self.blocks
                 .get(*block as usize)
@@ -206,9 +200,10 @@ impl<'a> Worker<'a> {
     }
 }
 
-struct Job<'a> {
-    build: &'a Build<'a>,
-    odb: Odb<'a>,
+/// One worker at work.
+pub(super) struct Job<'a> {
+    pub(super) build: &'a Build<'a>,
+    pub(super) odb: Odb<'a>,
 }
 
 impl Job<'_> {
@@ -419,7 +414,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn proceed(&self) -> Result<(), SyncError> {
+    pub(super) fn proceed(&self) -> Result<(), SyncError> {
         if self.build.stop.load(Ordering::Relaxed) {
             // Another worker's error is the one that is reported.
             return Err(SyncError::new(Stage::Build, Reason::Cancelled, "stopped"));
@@ -444,7 +439,7 @@ impl Job<'_> {
     }
 
     /// Whether the sparse patterns take in a path.
-    fn includes(&self, plan: &Plan, path: &[u8], directory: bool) -> bool {
+    pub(super) fn includes(&self, plan: &Plan, path: &[u8], directory: bool) -> bool {
         match &self.build.options.sparse {
             Some(sparse) if plan.repository.level == 0 => {
                 sparse.includes(path, directory, plan.included)
@@ -626,52 +621,6 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn file(
-        &self,
-        plan: &Plan,
-        entry: &TreeEntry<'_>,
-        kind: Kind,
-        path: &[u8],
-        done: &mut Block,
-    ) -> Result<(), SyncError> {
-        if !self.includes(plan, path, false) {
-            return Ok(());
-        }
-        let mut conversion = Conversion::default();
-        if let Some(rules) = &plan.rules
-            && kind != Kind::Symlink
-        {
-            let wanted = rules.wanted(&path[plan.repository.prefix..]);
-            conversion = wanted.conversion;
-            if let Some(filter) = wanted.filter {
-                self.build
-                    .note_unfiltered(&format!("filter={filter}"), shown(path));
-            }
-        }
-        let recorded = conversion.to_bytes();
-        let twin = plan
-            .base
-            .as_ref()
-            .and_then(|base| base.find(entry.name, false))
-            .filter(|twin| twin.kind == kind && twin.id == entry.id && twin.conversion == recorded);
-        if let Some(twin) = twin
-            && let Some(stat) = self.share(&plan.directory, &twin)?
-        {
-            done.push(&Entry { stat, ..twin });
-            return Ok(());
-        }
-        let stat = self.write(&plan.directory, entry.name, kind, entry.id, &conversion)?;
-        done.push(&Entry {
-            name: entry.name,
-            kind,
-            id: entry.id,
-            stat,
-            conversion: &recorded,
-            child: 0,
-        });
-        Ok(())
-    }
-
     /// A directory that did not change: its records say all, and no object is read.
     fn copy(&self, block: u32, directory: &Arc<Directory>, base: u32) -> Result<(), SyncError> {
         let twins = self.base_block(base)?;
@@ -733,123 +682,6 @@ impl Job<'_> {
         self.finish_block(block, &done, tasks)
     }
 
-    /// Takes a file over from the base; `None` if it must be written instead.
-    fn share(&self, directory: &Directory, twin: &Entry<'_>) -> Result<Option<Stat>, SyncError> {
-        if !self.build.sharing.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let Some(base) = directory.base() else {
-            return Ok(None);
-        };
-        if !files::is_unaltered(base, twin.name, twin.kind, &twin.stat) {
-            return Ok(None);
-        }
-        let at = self.destination(directory)?;
-        let shared = match self.build.options.share {
-            Share::Hardlink => files::link(base, at, twin.name).map(|()| twin.stat),
-            Share::Reflink if twin.kind != Kind::Symlink => {
-                files::reflink(base, at, twin.name, twin.kind == Kind::Executable)
-                    .and_then(|copy| files::finish(copy, self.build.options.group_write))
-            }
-            Share::Reflink | Share::None => return Ok(None),
-        };
-        match shared {
-            Ok(stat) => {
-                self.build.admit(stat.size)?;
-                self.build
-                    .counts
-                    .files_shared
-                    .fetch_add(1, Ordering::Relaxed);
-                Ok(Some(stat))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(error @ (Errno::EXIST | Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS)) => {
-                Err(self.failed(&join(&directory.path, twin.name), error))
-            }
-            Err(error) => {
-                // These say something about one file; the others about the file system.
-                if !matches!(error, Errno::PERM | Errno::MLINK | Errno::ACCESS) {
-                    self.build.sharing.store(false, Ordering::Relaxed);
-                }
-                let path = shown(&join(&directory.path, twin.name));
-                let how = match self.build.options.share {
-                    Share::Reflink => "cloned",
-                    Share::Hardlink | Share::None => "hard-linked",
-                };
-                lock(&self.build.remarks).fallback.get_or_insert_with(|| {
-                    format!("{path} cannot be {how} from the previous revision: {error}")
-                });
-                Ok(None)
-            }
-        }
-    }
-
-    fn write(
-        &self,
-        directory: &Directory,
-        name: &[u8],
-        kind: Kind,
-        id: Oid,
-        conversion: &Conversion,
-    ) -> Result<Stat, SyncError> {
-        let path = || join(&directory.path, name);
-        let (size, object) = objects::header(&self.odb, id)?;
-        if object != ObjectType::Blob {
-            return Err(hostile(format!(
-                "{} is to be a file, and object {id} is a {}",
-                shown(&path()),
-                object.str()
-            )));
-        }
-        self.build.admit(size as u64)?;
-        let at = self.destination(directory)?;
-        let _large = (size > LARGE).then(|| lock(&self.build.large));
-        if kind == Kind::Symlink && size > TARGET_LIMIT {
-            return Err(hostile(format!(
-                "{} is to be a symbolic link with a target of {size} bytes",
-                shown(&path())
-            )));
-        }
-        let blob = objects::read(&self.odb, id, ObjectType::Blob)?;
-        let counts = &self.build.counts;
-        counts.files_written.fetch_add(1, Ordering::Relaxed);
-        if kind == Kind::Symlink {
-            if blob.data().is_empty() || blob.data().contains(&0) {
-                return Err(hostile(format!(
-                    "{} is to be a symbolic link without a valid target",
-                    shown(&path())
-                )));
-            }
-            return files::symlink(at, name, blob.data())
-                .map_err(|error| self.failed(&path(), error));
-        }
-        let converted = convert::convert(conversion, id, blob.data());
-        if converted.left_encoding {
-            let encoding = conversion.encoding.as_deref().unwrap_or_default();
-            let what = format!("working-tree-encoding={encoding}");
-            self.build.note_unfiltered(&what, shown(&path()));
-        }
-        let file = files::create(at, name, kind == Kind::Executable)
-            .map_err(|error| self.failed(&path(), error))?;
-        let file = files::fill(file, &converted.bytes, || {
-            self.proceed().map_err(Failure::Stop)
-        })
-        .map_err(|failure| match failure {
-            Failure::Stop(error) => error,
-            Failure::Disk(error) => {
-                let full = self.build.request.destination.join(as_path(&path()));
-                SyncError::disk(Stage::Build, "write", &full, error)
-            }
-        })?;
-        let stat = files::finish(file, self.build.options.group_write)
-            .map_err(|error| self.failed(&path(), error))?;
-        counts.bytes_written.fetch_add(stat.size, Ordering::Relaxed);
-        counts
-            .bytes
-            .fetch_add(stat.size.saturating_sub(size as u64), Ordering::Relaxed);
-        Ok(stat)
-    }
-
     fn directory(
         &self,
         parent: Option<Arc<Directory>>,
@@ -862,7 +694,7 @@ impl Job<'_> {
             .map_err(|error| self.failed(&shown, error))
     }
 
-    fn destination<'d>(
+    pub(super) fn destination<'d>(
         &self,
         directory: &'d Directory,
     ) -> Result<std::os::fd::BorrowedFd<'d>, SyncError> {
@@ -871,7 +703,7 @@ impl Job<'_> {
             .map_err(|error| self.failed(&directory.path, error))
     }
 
-    fn failed(&self, path: &[u8], error: Errno) -> SyncError {
+    pub(super) fn failed(&self, path: &[u8], error: Errno) -> SyncError {
         match error {
             // The destination was empty, so the tree itself holds the name twice.
             Errno::EXIST | Errno::LOOP | Errno::NOTDIR => hostile(format!(
@@ -886,33 +718,22 @@ impl Job<'_> {
     }
 }
 
-enum Failure {
-    Stop(SyncError),
-    Disk(std::io::Error),
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::Disk(error)
-    }
-}
-
 fn mix(context: Oid, what: &str, id: Oid) -> Oid {
     hash(&[context.as_bytes(), what.as_bytes(), id.as_bytes()].concat())
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     match directory {
         [] => name.to_vec(),
         _ => [directory, b"/", name].concat(),
     }
 }
 
-fn as_path(path: &[u8]) -> &Path {
+pub(super) fn as_path(path: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt as _;
     Path::new(std::ffi::OsStr::from_bytes(path))
 }
 
-fn shown(path: &[u8]) -> String {
+pub(super) fn shown(path: &[u8]) -> String {
     printable(&String::from_utf8_lossy(path))
 }

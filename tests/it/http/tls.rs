@@ -1,6 +1,7 @@
 //! Certificates and proxies.
 
 use super::*;
+use crate::support::connect_proxy::Proxy;
 
 #[test]
 fn a_certificate_from_the_given_authority_is_trusted_and_the_connection_kept() {
@@ -92,42 +93,6 @@ fn a_redirect_to_https_is_followed_and_one_away_from_it_refused() {
     assert!(plain.requests().is_empty());
 }
 
-/// A proxy that knows `CONNECT`, and keeps the heads it was sent.
-struct Proxy {
-    url: String,
-    heads: Arc<Mutex<Vec<String>>>,
-}
-
-impl Proxy {
-    fn start(answer: &'static str) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let url = format!("http://us%40er:tok3n@{}", listener.local_addr().unwrap());
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let log = heads.clone();
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let (mut client, log) = (client.unwrap(), log.clone());
-                thread::spawn(move || {
-                    let mut head = String::new();
-                    while !head.ends_with("\r\n\r\n") {
-                        let mut byte = [0];
-                        client.read_exact(&mut byte).unwrap();
-                        head.push(char::from(byte[0]));
-                    }
-                    log.lock().unwrap().push(head.clone());
-                    client.write_all(answer.as_bytes()).unwrap();
-                    let target = head.split(' ').nth(1).unwrap();
-                    let mut server = TcpStream::connect(target).unwrap();
-                    let mut back = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                    thread::spawn(move || std::io::copy(&mut back.0, &mut back.1));
-                    let _ = std::io::copy(&mut client, &mut server);
-                });
-            }
-        });
-        Self { url, heads }
-    }
-}
-
 #[test]
 fn a_proxy_is_used_with_its_credentials_unless_the_host_is_excepted() {
     let upstream = Upstream::new();
@@ -140,7 +105,7 @@ fn a_proxy_is_used_with_its_credentials_unless_the_host_is_excepted() {
     for _ in 0..3 {
         tip_of(&mut *remote, &main_branch());
     }
-    let heads = proxy.heads.lock().unwrap().clone();
+    let heads = proxy.heads();
     assert_eq!(heads.len(), 1, "one tunnel is kept");
     assert!(
         heads[0].contains("Proxy-Authorization: Basic dXNAZXI6dG9rM24="),
@@ -150,7 +115,7 @@ fn a_proxy_is_used_with_its_credentials_unless_the_host_is_excepted() {
 
     settings.proxy.no_proxy = Some("127.0.0.0/8".to_owned());
     tip_of(&mut *remote::open(&settings).unwrap(), &main_branch());
-    assert_eq!(proxy.heads.lock().unwrap().len(), 1);
+    assert_eq!(proxy.heads().len(), 1);
 }
 
 #[test]

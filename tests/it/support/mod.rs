@@ -2,6 +2,7 @@
 //! child process.
 
 pub mod answers;
+pub mod connect_proxy;
 pub mod environment;
 pub mod foreign;
 pub mod full_disk;

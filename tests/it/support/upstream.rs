@@ -29,6 +29,8 @@ pub enum Change {
     Executable(String, Vec<u8>),
     /// Writes a symbolic link: path, target.
     Symlink(String, String),
+    /// Puts a submodule's commit at a path.
+    Submodule(String, String),
     /// Removes a file or a directory.
     Delete(String),
 }
@@ -291,6 +293,10 @@ impl Change {
             Self::File(path, content) => ("100644", path, content.as_slice()),
             Self::Executable(path, content) => ("100755", path, content.as_slice()),
             Self::Symlink(path, target) => ("120000", path, target.as_bytes()),
+            Self::Submodule(path, commit) => {
+                stream.extend_from_slice(format!("M 160000 {commit} {path}\n").as_bytes());
+                return;
+            }
             Self::Delete(path) => {
                 stream.extend_from_slice(format!("D {path}\n").as_bytes());
                 return;
