@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal};
 use super::{Readable, Recovery, Row, Told, World, file, launch, serve};
 use crate::support::environment;
 use crate::support::foreign::Volume;
-use crate::support::http_server::{Fault, HttpServer, Scope};
+use crate::support::http_server::{Fault, Scope};
 use crate::support::root::Root;
 use crate::support::sidecar::field;
 use crate::support::upstream::Upstream;
