@@ -51,6 +51,7 @@ fuzz_target!(|input: (u8, u8, &[u8])| {
         haves: &known,
         shallow: if selector & 4 == 0 { &[] } else { &known },
         depth: (selector >> 3 & 1).into(),
+        thin: true,
     };
     fetch_request(&request, dialect).unwrap();
     let read = |piece: usize| {

@@ -82,6 +82,11 @@ pub struct FetchRequest<'a> {
     pub shallow: &'a [Commit],
     /// How many commits of history to bring; 0 for all.
     pub depth: u32,
+    /// Whether deltas may refer to objects that only the receiver has.
+    ///
+    /// With a depth, git's servers take the trees of `haves` for known only then: without it, the
+    /// smallest change brings everything. The receiver has to complete such a pack.
+    pub thin: bool,
 }
 
 /// What a fetch brought, besides the pack.

@@ -26,6 +26,7 @@ pub struct Receiving<'s> {
     _bases: Odb<'static>,
     budget: Budget,
     max_bytes: u64,
+    max_objects: u32,
     bytes: u64,
     header: Vec<u8>,
     progress: Progress,
@@ -77,6 +78,7 @@ impl Store {
             _bases: bases,
             budget: budget.clone(),
             max_bytes,
+            max_objects: u32::MAX,
             bytes: 0,
             header: Vec::with_capacity(HEADER),
             progress: Progress {
@@ -130,6 +132,16 @@ impl Receiving<'_> {
     /// Bytes taken so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Refuses, once its header has come, a pack of more than `objects` objects.
+    pub fn refuse_above(&mut self, objects: u32) {
+        self.max_objects = objects;
+    }
+
+    /// Whether the pack was refused for the number of its objects.
+    pub fn refused(&self) -> bool {
+        self.objects().is_some_and(|count| count > self.max_objects)
     }
 
     /// Completes the pack (the bases of a thin one are added), then records the shallow boundary
@@ -228,6 +240,14 @@ impl PackSink for Receiving<'_> {
         let missing = HEADER - self.header.len();
         self.header
             .extend_from_slice(&chunk[..missing.min(chunk.len())]);
+        if self.refused() {
+            self.indexer = None;
+            return Err(SyncError::new(
+                Stage::Fetch,
+                Reason::Limit,
+                format!("the pack has more than {} objects", self.max_objects),
+            ));
+        }
         let Some(indexer) = &mut self.indexer else {
             return Err(SyncError::new(
                 Stage::Fetch,

@@ -184,6 +184,7 @@ impl Store {
             haves: &self.haves,
             shallow: &self.shallow,
             depth,
+            thin: true,
         };
         let fetched = remote.fetch(&request, &mut sink, budget)?;
         assert_eq!(fetched.bytes, sink.received.load(Ordering::Relaxed));
@@ -553,6 +554,7 @@ fn a_cancelled_fetch_ends_in_mid_pack() {
             haves: &[],
             shallow: &[],
             depth: 1,
+            thin: true,
         };
         let error = remote.fetch(&request, &mut sink, &budget).unwrap_err();
         (error, Instant::now())
@@ -584,6 +586,7 @@ fn a_sink_that_fails_ends_the_fetch_with_its_own_error() {
         haves: &[],
         shallow: &[],
         depth: 1,
+        thin: true,
     };
     let error = remote.fetch(&request, &mut Full, &patient()).unwrap_err();
     assert_eq!(error.reason, Reason::Disk);

@@ -100,6 +100,7 @@ impl World {
             haves: &haves,
             shallow: &shallow,
             depth,
+            thin: true,
         };
         let mut receiving = self.store.receive(&budget(), NO_LIMIT)?;
         let fetched = remote.fetch(&request, &mut receiving, &budget())?;
@@ -375,6 +376,7 @@ fn a_tag_object_is_fetched_with_its_commit() {
         haves: &[],
         shallow: &[],
         depth: 1,
+        thin: true,
     };
     let fetched = world
         .remote()

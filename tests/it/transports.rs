@@ -160,6 +160,36 @@ fn the_main_job_works_with_a_server_that_only_speaks_version_0() {
 }
 
 #[test]
+fn an_update_transfers_what_changed_and_one_that_changes_most_files_everything() {
+    let lab = Lab::new();
+    let server = HttpServer::start(lab.served());
+    lab.upstream.big_tree(4000, 1000);
+    let mut sidecar = Launch::new(&server.url(Lab::NAME), &lab.root).http().spawn();
+    sidecar.wait_for(&lab.root, &lab.upstream.tip("main"));
+    let fetched = |sidecar: &mut Sidecar| sidecar.metric("gvr_fetched_bytes_total", &[]);
+    let first = fetched(&mut sidecar);
+
+    let small = lab.upstream.commit(&[("big/0000/000000.txt", "changed")]);
+    sidecar.wait_for(&lab.root, &small);
+    sidecar.wait_for_metric("gvr_syncs_total", &[("outcome", "changed")], 2.0);
+    let small_fetch = fetched(&mut sidecar) - first;
+    assert!(small_fetch < first / 20.0, "{small_fetch} of {first}");
+
+    // More deltas than are worth completing: the pack comes again, whole.
+    let paths: Vec<_> = (0..4000)
+        .map(|i| format!("big/{:04}/{i:06}.txt", i / 100))
+        .collect();
+    let changes: Vec<_> = paths
+        .iter()
+        .map(|path| (path.as_str(), path.as_str()))
+        .collect();
+    let large = lab.upstream.commit(&changes);
+    sidecar.wait_for(&lab.root, &large);
+    lab.root.assert_published(&lab.upstream, &large);
+    sidecar.stop();
+}
+
+#[test]
 fn a_poll_of_a_hundred_thousand_refs_is_one_small_request() {
     let lab = Lab::new();
     lab.upstream.many_refs(100_000);

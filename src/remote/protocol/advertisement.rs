@@ -27,6 +27,8 @@ pub struct V0Capabilities {
     pub shallow: bool,
     /// Deltas may refer to their base by offset.
     pub ofs_delta: bool,
+    /// Deltas may refer to objects that the receiver has.
+    pub thin_pack: bool,
     /// Progress can be turned off.
     pub no_progress: bool,
     /// It sends tag objects along with the commits that they stand for.
@@ -144,6 +146,7 @@ impl Advertisement {
             b"side-band-64k" => self.v0.side_band_64k = true,
             b"shallow" => self.v0.shallow = true,
             b"ofs-delta" => self.v0.ofs_delta = true,
+            b"thin-pack" => self.v0.thin_pack = true,
             b"no-progress" => self.v0.no_progress = true,
             b"include-tag" => self.v0.include_tag = true,
             _ => {}
@@ -288,7 +291,7 @@ mod tests {
     #[test]
     fn version_0_gives_the_tip_with_tags_peeled_and_head_resolved() {
         let head =
-            format!("{A} HEAD\0ofs-delta side-band-64k symref=HEAD:refs/heads/main agent=x\n");
+            format!("{A} HEAD\0thin-pack side-band-64k symref=HEAD:refs/heads/main agent=x\n");
         let lines = [
             head.as_str(),
             &format!("{A} refs/heads/main\n"),
@@ -299,7 +302,7 @@ mod tests {
         let Greeting::V0(capabilities, Tip::At(at)) = read(&RefName::Head, &lines).unwrap() else {
             panic!("no tip");
         };
-        assert!(capabilities.side_band_64k && capabilities.ofs_delta && !capabilities.shallow);
+        assert!(capabilities.side_band_64k && capabilities.thin_pack && !capabilities.shallow);
         assert_eq!(at.name, "refs/heads/main");
         let tag = RefName::Short("v1".to_owned());
         let Greeting::V0(_, Tip::At(at)) = read(&tag, &lines).unwrap() else {

@@ -53,9 +53,6 @@ enum State {
 ///
 /// Tag objects come along with the commits that they stand for: `git describe` needs them.
 ///
-/// A thin pack is never asked for: libgit2 completes one in time that grows with the square of its
-/// deltas, and stores every base again in full.
-///
 /// # Errors
 /// When the server cannot send a pack in a way that we read.
 pub fn fetch_request(
@@ -68,7 +65,21 @@ pub fn fetch_request(
             encode(&mut out, "command=fetch");
             encode(&mut out, format!("agent={AGENT}\n"));
             encode_delim(&mut out);
-            for option in ["no-progress\n", "ofs-delta\n", "include-tag\n"] {
+            if request.thin {
+                encode(
+                    &mut out,
+                    "thin-pack
+",
+                );
+            }
+            for option in [
+                "no-progress
+",
+                "ofs-delta
+",
+                "include-tag
+",
+            ] {
                 encode(&mut out, option);
             }
             encode(&mut out, format!("want {}\n", request.want));
@@ -86,6 +97,7 @@ pub fn fetch_request(
             let mut want = format!("want {} side-band-64k", request.want);
             for (has, name) in [
                 (capabilities.ofs_delta, "ofs-delta"),
+                (capabilities.thin_pack && request.thin, "thin-pack"),
                 (capabilities.no_progress, "no-progress"),
                 (capabilities.include_tag, "include-tag"),
                 (capabilities.shallow, "shallow"),
@@ -328,6 +340,7 @@ mod tests {
             haves: known,
             shallow,
             depth,
+            thin: true,
         }
     }
 

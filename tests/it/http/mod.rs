@@ -144,6 +144,7 @@ impl Store {
             haves,
             shallow: &self.shallow.clone(),
             depth,
+            thin: true,
         };
         let fetched = remote.fetch(&request, &mut sink, budget)?;
         sink.finish();
