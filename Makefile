@@ -15,7 +15,7 @@ COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BINARY := target/debug/git-volume-reloader
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test k8s-check lint audit bench fuzz soak release image image-check
+.PHONY: help setup run test k8s-check lint audit bench fuzz soak reliability release image image-check
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,9 +64,13 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS= (60), or TARGETS= only; needs cargo-
 		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; done
 
-soak: ## The long tests: thousands of updates, kills and faults
+soak: ## The long tests: every kill point, 10,000 flips, 50,000 polls (an hour or so)
 	@scripts/setup test
-	SOAK=1 cargo test --locked --release --test it soak -- --nocapture
+	GVR_TEST_SOAK=1 cargo test --locked --test it -- --nocapture --test-threads 1 \
+		kill_points:: contract::no_reader soak:: faults::http::a_stale
+
+reliability: ## Write the table of docs/reliability.md anew, from the tests that prove it
+	GVR_TEST_UPDATE_DOCS=1 cargo test --locked --test it -- reliability::
 
 release: ## The static binary, as the image holds it
 	@scripts/setup build

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Interrupted};
 use crate::error::{Reason, Stage, SyncError, printable};
 
 /// A held lock.
@@ -49,7 +49,9 @@ impl Lock {
                 }
                 Err(Errno::WOULDBLOCK) => {
                     let holder = holder(&mut file);
-                    if asked.elapsed() >= wait {
+                    // Who holds the lock is worth more than that the time is over.
+                    let late = budget.check() == Err(Interrupted::DeadlineExceeded);
+                    if late || asked.elapsed() >= wait {
                         return Err(SyncError::new(
                             Stage::Start,
                             Reason::Other,

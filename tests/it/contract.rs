@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::environment::soak;
+use crate::support::environment::{report, soak};
 use crate::support::readers::{Readers, generation, read_tree};
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
@@ -53,6 +53,10 @@ fn no_reader_sees_a_torn_tree_in_200_flips_with_50_kills() {
     });
     let seen = readers.finish();
     assert_eq!(seen.torn, [] as [String; 0]);
+    report(&format!(
+        "{flips} flips, {kills} kills, {} reads, none torn",
+        seen.whole
+    ));
     assert!(seen.whole >= flips / 2, "only {} reads", seen.whole);
     sidecar.stop();
     root.assert_tidy(&[]);

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::environment::{self, soak};
+use crate::support::environment::{self, report, soak};
 use crate::support::root::Root;
 use crate::support::sidecar::{Finished, Launch};
 use crate::support::tree_compare::{assert_same, differences};
@@ -165,6 +165,10 @@ impl Scenario {
             .chain(others.into_iter().step_by(stride))
             .collect();
         let killed = chosen.iter().filter(|point| self.kill_at(point)).count();
+        report(&format!(
+            "{} points, {killed} kills, no violation",
+            chosen.len()
+        ));
         // Threads share the work differently each time, so a few points may not be reached.
         assert!(
             killed * 10 >= chosen.len() * 8,

@@ -17,6 +17,22 @@ pub fn soak() -> bool {
     variable("GVR_TEST_SOAK").is_some_and(|value| value == "1")
 }
 
+/// Tells a figure of `make soak`.
+#[allow(
+    clippy::print_stderr,
+    reason = "the figures are what a soak is run for"
+)]
+pub fn report(figures: &str) {
+    if soak() {
+        eprintln!("soak: {figures}");
+    }
+}
+
+/// Whether documents are to be written anew instead of compared: `GVR_TEST_UPDATE_DOCS=1`.
+pub fn update_docs() -> bool {
+    variable("GVR_TEST_UPDATE_DOCS").is_some_and(|value| value == "1")
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "the search path and the length of the run are the environment's to say"

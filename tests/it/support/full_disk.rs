@@ -43,6 +43,12 @@ impl FullDisk {
         self.remount(&format!("size={kib}k"));
     }
 
+    /// Lets it hold this many more files, directories and links than it does.
+    pub fn leave_inodes(&self, n: u64) {
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        self.remount(&format!("nr_inodes={}", stat.f_files - stat.f_ffree + n));
+    }
+
     /// Makes it read-only. Fails while a file on it is open for writing.
     pub fn make_read_only(&self) {
         self.remount("ro");
