@@ -206,8 +206,15 @@ fn a_poll_of_a_hundred_thousand_refs_is_one_small_request() {
         nudge(&mut sidecar);
         sidecar.wait_for_metric("gvr_syncs_total", &unchanged, before + 1.0);
         let requests = server.requests();
-        assert_eq!(requests.len(), 1, "{requests:?}");
-        assert!(requests[0].answered() < 1000, "{}", requests[0].answered());
+        let polls = sidecar.metric("gvr_syncs_total", &unchanged) - before;
+        // One more poll may be under way on a busy machine.
+        assert!(
+            requests.len() as f64 <= polls + 1.0,
+            "{polls} polls: {requests:?}"
+        );
+        for request in requests {
+            assert!(request.answered() < 1000, "{}", request.answered());
+        }
     }
     assert_eq!(server.connections(), 1, "the connection is kept");
 }

@@ -67,6 +67,7 @@ fn a_restart_keeps_the_directory_and_follows_on() {
         sidecar.signal(rustix::process::Signal::KILL);
         sidecar.wait_exit(crate::support::wait::PATIENCE);
         sidecar = launch(&upstream, &root).spawn();
+        sidecar.wait_for_log("starting");
         sidecar.wait_while_alive("the tree to stay", |_| {
             fs::read_to_string(root.link().join("n")).is_ok_and(|text| text == n.to_string())
         });
