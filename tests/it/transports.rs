@@ -164,7 +164,9 @@ fn an_update_transfers_what_changed_and_one_that_changes_most_files_everything()
     let lab = Lab::new();
     let server = HttpServer::start(lab.served());
     lab.upstream.big_tree(4000, 1000);
-    let mut sidecar = Launch::new(&server.url(Lab::NAME), &lab.root).http().spawn();
+    let mut sidecar = Launch::new(&server.url(Lab::NAME), &lab.root)
+        .http()
+        .spawn();
     sidecar.wait_for(&lab.root, &lab.upstream.tip("main"));
     let fetched = |sidecar: &mut Sidecar| sidecar.metric("gvr_fetched_bytes_total", &[]);
     let first = fetched(&mut sidecar);
