@@ -31,6 +31,9 @@ fn thousands_of_polls_every_10_ms_leave_no_trace() {
     let root = Root::new();
     let mut sidecar = launch(&server.url("upstream.git"), &root)
         .flag("period", "10ms")
+        // A busy machine may keep the server waiting.
+        .flag("stall-timeout", "30s")
+        .flag("sync-timeout", "120s")
         .spawn();
     sidecar.wait_for(&root, &upstream.tip("HEAD"));
     // What is set up once is set up by now.

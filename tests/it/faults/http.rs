@@ -346,10 +346,11 @@ fn redirected_to_a_host_that_wants_credentials(row: &Row) {
 }
 
 fn pushed_between_poll_and_fetch(row: &Row) {
-    let (server, mut world) = World::over_http();
+    let flags = [("stall-timeout", "30s"), ("sync-timeout", "60s")];
+    let (server, mut world) = World::at(Root::new(), &flags);
     server.clear_log();
-    // Every fetch is held up for longer than the push takes that overtakes it.
-    server.inject_on(Scope::Fetch, Fault::Delay(Duration::from_millis(700)));
+    // Every fetch is held up until the push is over that overtakes it.
+    server.inject_on(Scope::Fetch, Fault::Delay(PATIENCE));
     let polled = world.push(1);
     wait_until(PATIENCE, "a fetch of the first push", || {
         server
@@ -362,6 +363,7 @@ fn pushed_between_poll_and_fetch(row: &Row) {
         .upstream
         .git(&["reflog", "expire", "--expire=now", "--all"]);
     world.upstream.git(&["gc", "--quiet", "--prune=now"]);
+    server.clear();
     world.sidecar.wait_for(&world.root, &next);
     assert_quiet(&mut world, row);
     world.end(row, &next);
