@@ -334,7 +334,14 @@ impl Supervisor {
         let again_in = match result {
             Ok(upkeep) => {
                 self.board.revisions_kept(upkeep.revisions);
-                self.metrics.volume(upkeep.revisions, upkeep.bytes);
+                // A process that ends now is not scraped any more.
+                let bytes = if self.schedule.0.one_time {
+                    None
+                } else {
+                    let budget = self.budget(HOUSEKEEPING);
+                    self.sync.measure(&budget)
+                };
+                self.metrics.volume(upkeep.revisions, bytes);
                 upkeep.again_in
             }
             Err(error) if error.is_cancelled() => None,

@@ -33,7 +33,7 @@ const MAX_THIN_OBJECTS: u32 = 3000;
 /// How many shortcomings of each kind are remembered, so that the log does not repeat them.
 const SAID: usize = 100;
 
-/// How often the bytes on the volume are counted at most: that looks at every file.
+/// How often the bytes on the volume are counted at most.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
 
 /// How deep submodules may nest: git has no limit, a loop of them has no end.
@@ -115,8 +115,6 @@ pub struct Report {
 pub struct Upkeep {
     /// Complete trees on the volume.
     pub revisions: usize,
-    /// Bytes that the root occupies on its file system, when it was time to count them.
-    pub bytes: Option<u64>,
     /// When there will be something to remove, if anything is waiting.
     pub again_in: Option<Duration>,
 }
@@ -507,8 +505,8 @@ impl Sync {
         };
         match &self.target.reference {
             _ if empty => error(
-                format!("{url} is empty: it has no commit yet"),
-                "push a first commit",
+                format!("{url} is empty, or has lost its default branch"),
+                "push a first commit, or name a branch or tag with --ref",
             ),
             RefName::Full(name) | RefName::Short(name) => error(
                 format!("{url} has no ref {}", printable(name)),
@@ -559,28 +557,32 @@ impl Sync {
             })
             .collect();
         disk.store.maintain_for(&retained, &borrowers, budget)?;
-        let bytes = match self.measured {
-            Some(measured) if measured.elapsed() < MEASURE_EVERY => None,
-            _ => {
-                // Also when it fails: what takes too long now will take too long next time.
-                self.measured = Some(Instant::now());
-                disk.volume
-                    .bytes(budget)
-                    .inspect_err(|error| {
-                        debug!(error = error.chain(), "the volume is not measured")
-                    })
-                    .ok()
-            }
-        };
         Ok(Upkeep {
             revisions: disk.known.len(),
-            bytes,
             again_in: if pruned.pending {
                 Some(TRASH_RETRY)
             } else {
                 pruned.next
             },
         })
+    }
+
+    /// Bytes that the root occupies on its file system, when it is time to count them: that looks
+    /// at every file.
+    pub fn measure(&mut self, budget: &Budget) -> Option<u64> {
+        if self
+            .measured
+            .is_some_and(|measured| measured.elapsed() < MEASURE_EVERY)
+        {
+            return None;
+        }
+        let disk = self.disk.as_ref()?;
+        // Also when it fails: what takes too long now will take too long next time.
+        self.measured = Some(Instant::now());
+        disk.volume
+            .bytes(budget)
+            .inspect_err(|error| debug!(error = error.chain(), "the volume is not measured"))
+            .ok()
     }
 }
 
