@@ -7,7 +7,6 @@
 //! The store does not talk to remotes, does not write trees, and holds no repository open: whoever
 //! reads objects opens [`Store::path`] and thereby sees the packs of that moment.
 
-mod indexing;
 mod maintain;
 mod packs;
 mod receive;

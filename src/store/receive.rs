@@ -4,14 +4,13 @@
 //! dropping a `Receiving` removes them. Objects are not checked for what they contain.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use git2::{ErrorClass, ErrorCode};
+use git2::{ErrorClass, ErrorCode, Indexer, Odb};
 
-use super::indexing::{Failure, Indexing};
 use super::{Store, has_root, packs};
 use crate::budget::Budget;
 use crate::commit::Commit;
@@ -22,8 +21,9 @@ use crate::remote::{Fetched, PackSink};
 #[must_use = "nothing is kept before finish()"]
 pub struct Receiving<'s> {
     store: &'s Store,
-    /// Gone after a failure.
-    indexing: Option<Indexing>,
+    /// Gone after a failure. Declared, and so dropped, before the database that it points into.
+    indexer: Option<Indexer<'static>>,
+    _bases: Odb<'static>,
     budget: Budget,
     max_bytes: u64,
     max_objects: u32,
@@ -50,9 +50,11 @@ impl Store {
     /// # Errors
     /// Stage `fetch`: the disk does not take a new file.
     pub fn receive(&self, budget: &Budget, max_bytes: u64) -> Result<Receiving<'_>, SyncError> {
+        let failed = |cause: git2::Error| self.pack_error(cause);
         let directory = self.pack_dir();
         std::fs::create_dir_all(&directory)
             .map_err(|cause| SyncError::disk(Stage::Fetch, "create", &directory, cause))?;
+        let bases = Odb::new().map_err(failed)?;
         let objects = self.path.join("objects");
         let objects = objects.to_str().ok_or_else(|| {
             SyncError::new(
@@ -61,18 +63,19 @@ impl Store {
                 format!("the path {} is not UTF-8", self.path.display()),
             )
         })?;
+        bases.add_disk_alternate(objects).map_err(failed)?;
+        let mut indexer = Indexer::new(Some(&bases), &directory, 0o444, false).map_err(failed)?;
         let indexed = Arc::new(AtomicUsize::new(0));
-        let indexing = Indexing::start(
-            directory,
-            objects.to_owned(),
-            budget.clone(),
-            indexed.clone(),
-        )
-        .map_err(|cause| SyncError::disk(Stage::Fetch, "index into", &self.path, cause))?;
+        let (count, limits) = (indexed.clone(), budget.clone());
+        indexer.progress(move |progress| {
+            count.store(progress.indexed_objects(), Ordering::Relaxed);
+            limits.check().is_ok()
+        });
         let now = Instant::now();
         Ok(Receiving {
             store: self,
-            indexing: Some(indexing),
+            indexer: Some(indexer),
+            _bases: bases,
             budget: budget.clone(),
             max_bytes,
             max_objects: u32::MAX,
@@ -157,10 +160,10 @@ impl Receiving<'_> {
         if boundary != before {
             store.write_shallow(&boundary).map_err(disk)?;
         }
-        if let Some(indexing) = self.indexing.take()
+        if let Some(indexer) = self.indexer.take()
             && self.objects() != Some(0)
         {
-            let name = indexing.commit().map_err(|cause| self.failed(cause))?;
+            let name = indexer.commit().map_err(|cause| self.error(cause))?;
             packs::sync(&store.pack_dir(), &name).map_err(disk)?;
         }
         let open = boundary.len();
@@ -188,13 +191,10 @@ impl Receiving<'_> {
         Some(u32::from_be_bytes(count.try_into().ok()?))
     }
 
-    fn failed(&self, cause: Failure) -> SyncError {
-        match (self.budget.check(), cause) {
-            (Err(interrupted), _) => SyncError::interrupted(Stage::Fetch, "the fetch", interrupted),
-            (Ok(()), Failure::Git(cause)) => self.store.pack_error(cause),
-            (Ok(()), Failure::Io(cause)) => {
-                SyncError::disk(Stage::Fetch, "write into", &self.store.path, cause)
-            }
+    fn error(&self, cause: git2::Error) -> SyncError {
+        match self.budget.check() {
+            Err(interrupted) => SyncError::interrupted(Stage::Fetch, "the fetch", interrupted),
+            Ok(()) => self.store.pack_error(cause),
         }
     }
 
@@ -230,7 +230,7 @@ impl PackSink for Receiving<'_> {
             .map_err(|cause| SyncError::interrupted(Stage::Fetch, "the fetch", cause))?;
         self.bytes += chunk.len() as u64;
         if self.bytes > self.max_bytes {
-            self.indexing = None;
+            self.indexer = None;
             return Err(SyncError::new(
                 Stage::Fetch,
                 Reason::Limit,
@@ -241,23 +241,26 @@ impl PackSink for Receiving<'_> {
         self.header
             .extend_from_slice(&chunk[..missing.min(chunk.len())]);
         if self.refused() {
-            self.indexing = None;
+            self.indexer = None;
             return Err(SyncError::new(
                 Stage::Fetch,
                 Reason::Limit,
                 format!("the pack has more than {} objects", self.max_objects),
             ));
         }
-        let Some(indexing) = &mut self.indexing else {
+        let Some(indexer) = &mut self.indexer else {
             return Err(SyncError::new(
                 Stage::Fetch,
                 Reason::Other,
                 "more of a pack that has already failed",
             ));
         };
-        if let Err(cause) = indexing.write(chunk) {
-            self.indexing = None;
-            return Err(self.failed(cause));
+        if let Err(cause) = indexer.write_all(chunk) {
+            self.indexer = None;
+            return Err(match cause.downcast::<git2::Error>() {
+                Ok(cause) => self.error(cause),
+                Err(cause) => SyncError::disk(Stage::Fetch, "write into", &self.store.path, cause),
+            });
         }
         self.talk();
         Ok(())
