@@ -529,6 +529,16 @@ impl Sync {
     /// changed.
     pub fn keep_house(&mut self, budget: &Budget) -> Result<Upkeep, SyncError> {
         self.open_within(Duration::ZERO, budget)?;
+        self.tidy_up(budget).map_err(|error| {
+            // Somebody removed or replaced the root meanwhile: there is nothing here to keep.
+            match &self.disk {
+                Some(disk) if !disk.volume.is_current() => error.at(Stage::Start),
+                _ => error,
+            }
+        })
+    }
+
+    fn tidy_up(&mut self, budget: &Budget) -> Result<Upkeep, SyncError> {
         let disk = opened(&mut self.disk)?;
         let policy = Prune {
             keep: self.target.keep,
