@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::budget::Budget;
 use crate::config::ScheduleConfig;
-use crate::error::{Reason, Stage, SyncError};
+use crate::error::{Stage, SyncError};
 use crate::hooks;
 use crate::metrics::{self, Metrics};
 use crate::status::{Board, Shown};
@@ -352,8 +352,6 @@ impl Supervisor {
             }
             Err(error) => {
                 self.metrics.failure_aside(&error);
-                // A damaged store is mended by the next fetch; until then nothing would change.
-                let again = (error.reason != Reason::Store).then_some(HOUSEKEEPING_RETRY);
                 warn!(
                     stage = error.stage.as_str(),
                     reason = error.reason.as_str(),
@@ -361,7 +359,7 @@ impl Supervisor {
                     hint = error.hint(),
                     "housekeeping failed; it will be tried again"
                 );
-                again
+                Some(HOUSEKEEPING_RETRY)
             }
         };
         self.housekeeping_due = again_in.and_then(|again| Instant::now().checked_add(again));

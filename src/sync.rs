@@ -546,27 +546,14 @@ impl Sync {
         };
         let pruned = disk.volume.prune(policy, &Moment::now(), budget)?;
         disk.refresh()?;
-        let mut retained = Vec::new();
-        for known in &disk.known {
-            let commit = known.revision.commit;
-            retained.push(commit);
-            each_submodule(&self.target, &disk.store, commit, &mut |submodule| {
-                retained.push(submodule.commit);
-                Ok(())
-            })?;
+        match shrink_store(&self.target, disk, self.irrelevant, budget) {
+            // Readers do not need it; the next fetch starts it afresh.
+            Err(error) if error.reason == Reason::Store => warn!(
+                error = error.chain(),
+                "the object store is damaged; the next fetch mends it"
+            ),
+            other => other?,
         }
-        // No tree shows it, but what the remote sends next builds on it.
-        retained.extend(self.irrelevant.map(|(tip, _)| tip));
-        let borrowers: Vec<_> = disk
-            .known
-            .iter()
-            .filter(|known| known.revision.path.join(".git").is_dir())
-            .map(|known| Borrower {
-                commit: known.revision.commit,
-                boundary: store::boundary_of(&known.revision.path.join(".git")),
-            })
-            .collect();
-        disk.store.maintain_for(&retained, &borrowers, budget)?;
         Ok(Upkeep {
             revisions: disk.known.len(),
             again_in: if pruned.pending {
@@ -602,6 +589,37 @@ struct Wanted<'a> {
     name: Option<&'a str>,
     commit: Commit,
     depth: u32,
+}
+
+/// Keeps in the store what the trees on the volume came from, and what the next fetch builds on.
+fn shrink_store(
+    target: &Target,
+    disk: &Disk,
+    irrelevant: Option<(Commit, u64)>,
+    budget: &Budget,
+) -> Result<(), SyncError> {
+    let mut retained = Vec::new();
+    for known in &disk.known {
+        let commit = known.revision.commit;
+        retained.push(commit);
+        each_submodule(target, &disk.store, commit, &mut |submodule| {
+            retained.push(submodule.commit);
+            Ok(())
+        })?;
+    }
+    // No tree shows it, but what the remote sends next builds on it.
+    retained.extend(irrelevant.map(|(tip, _)| tip));
+    let borrowers: Vec<_> = disk
+        .known
+        .iter()
+        .filter(|known| known.revision.path.join(".git").is_dir())
+        .map(|known| Borrower {
+            commit: known.revision.commit,
+            boundary: store::boundary_of(&known.revision.path.join(".git")),
+        })
+        .collect();
+    disk.store.maintain_for(&retained, &borrowers, budget)?;
+    Ok(())
 }
 
 /// Brings the submodules of a commit, and theirs, into the store.

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use git2::{Indexer, Oid, Repository};
 
 use super::packs::{self, Index, Pack};
-use super::{Store, each_entry};
+use super::{Store, each_entry, remove_if_there};
 use crate::budget::Budget;
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError};
@@ -81,7 +81,7 @@ impl Store {
             if retained.contains(&tip) {
                 needed.push(tip);
             } else {
-                fs::remove_file(self.tip_path(tip)).map_err(disk)?;
+                remove_if_there(&self.tip_path(tip)).map_err(disk)?;
             }
         }
         // What was found here and published without a fetch.

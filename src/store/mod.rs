@@ -288,10 +288,7 @@ impl Store {
     fn write_shallow(&self, boundary: &BTreeSet<Commit>) -> io::Result<()> {
         let path = self.path.join(SHALLOW);
         if boundary.is_empty() {
-            return match fs::remove_file(&path) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-                _ => Ok(()),
-            };
+            return remove_if_there(&path);
         }
         let lines: String = boundary.iter().map(|c| format!("{c}\n")).collect();
         replace(&path, lines.as_bytes())
@@ -315,6 +312,13 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
 }
 
 fn remove_files(dir: &Path, doomed: impl Fn(&Path, &fs::Metadata) -> bool) -> io::Result<()> {
