@@ -10,7 +10,6 @@
 //! rolled up with all they hold.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
