@@ -286,8 +286,8 @@ impl Metrics {
     /// A cycle failed. A shutdown is no failure and moves nothing.
     pub fn failure(&self, error: &SyncError) {
         if !error.is_cancelled() {
-            self.failure_aside(error);
             self.consecutive_failures.inc();
+            self.failure_aside(error);
         }
     }
 

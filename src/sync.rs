@@ -413,6 +413,7 @@ impl Sync {
         fetch_submodules(target, store, tip.commit, budget, report)?;
         if target.tree.git_dir {
             let tags = report.time(Stage::Fetch, || remote.tags(budget))?;
+            report.fetch_tags(&mut **remote, store, &tags, budget)?;
             store.set_tags(&tags)?;
         }
 
@@ -781,6 +782,7 @@ impl Report {
                 }
                 let request = FetchRequest {
                     want: want.object,
+                    also: &[],
                     name: want.name,
                     haves: &haves,
                     shallow: &shallow,
@@ -803,6 +805,40 @@ impl Report {
             attempt(false)?.ok_or_else(|| {
                 SyncError::new(Stage::Fetch, Reason::Other, "a whole pack was refused")
             })
+        })?;
+        self.fetched_bytes += fetched.bytes;
+        Ok(())
+    }
+
+    /// Brings the objects of tags that were made after the commits that they stand for had come.
+    fn fetch_tags(
+        &mut self,
+        remote: &mut dyn Remote,
+        store: &Store,
+        tags: &[Advertised],
+        budget: &Budget,
+    ) -> Result<(), SyncError> {
+        let missing = store.missing_tags(tags);
+        let Some((first, others)) = missing.split_first() else {
+            return Ok(());
+        };
+        let fetched = self.time(Stage::Fetch, || {
+            let also: Vec<Commit> = others.iter().map(|tag| tag.object).collect();
+            let haves: Vec<Commit> = missing.iter().map(|tag| tag.commit).collect();
+            let request = FetchRequest {
+                want: first.object,
+                also: &also,
+                name: Some(&first.name),
+                haves: &haves,
+                // As if all history were here: only the tags themselves are of interest.
+                shallow: &[],
+                depth: 0,
+                thin: false,
+            };
+            let mut receiving = store.receive(budget, u64::MAX)?;
+            let fetched = remote.fetch(&request, &mut receiving, budget)?;
+            receiving.finish(&fetched, &[])?;
+            Ok(fetched)
         })?;
         self.fetched_bytes += fetched.bytes;
         Ok(())

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use git2::{ErrorCode, ObjectType, Oid, Reference, Repository, RepositoryOpenFlags, Sort, Tree};
+use git2::{
+    ErrorCode, Object, ObjectType, Oid, Reference, Repository, RepositoryOpenFlags, Sort, Tree,
+};
 use ring::digest;
 
 use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
@@ -191,11 +193,10 @@ impl Remote for LocalRemote {
             seen: HashSet::new(),
             budget,
         };
-        let mut object = want;
-        while let Some(tag) = object.as_tag() {
-            let target = tag.target().map_err(failed)?;
-            selection.objects.push(tag.id());
-            object = target;
+        selection.add_tag(want).map_err(failed)?;
+        for tag in request.also {
+            let tag = repository.find_object(tag.oid(), None).map_err(missing)?;
+            selection.add_tag(tag).map_err(failed)?;
         }
         selection
             .add_commits(&chosen, request.haves)
@@ -328,6 +329,19 @@ impl<'r> Selection<'r> {
         Ok(())
     }
 
+    /// Adds a tag object and those that it stands for; nothing for a commit.
+    fn add_tag(&mut self, object: Object<'r>) -> Result<(), git2::Error> {
+        let mut object = object;
+        while let Some(tag) = object.as_tag() {
+            if self.seen.insert(tag.id()) {
+                self.objects.push(tag.id());
+            }
+            let target = tag.target()?;
+            object = target;
+        }
+        Ok(())
+    }
+
     /// Adds the tag objects that stand for commits that are sent, as `include-tag` does.
     fn add_tags(&mut self) -> Result<(), git2::Error> {
         let sent: HashSet<Oid> = self.objects.iter().copied().collect();
@@ -412,7 +426,7 @@ impl<'r> Selection<'r> {
             })?;
             let object = odb.read(id).map_err(unsent)?;
             let entry = entry_header(object.kind(), object.data().len());
-            let mut encoder = ZlibEncoder::new(entry, Compression::default());
+            let mut encoder = ZlibEncoder::new(entry, Compression::fast());
             // Writing into memory does not fail.
             let packed = encoder
                 .write_all(object.data())

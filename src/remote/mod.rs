@@ -74,6 +74,8 @@ pub enum Tip {
 pub struct FetchRequest<'a> {
     /// The object to bring, with all that its commits' trees need.
     pub want: Commit,
+    /// Other objects to bring in the same way: tags that stand for what the store holds.
+    pub also: &'a [Commit],
     /// The ref that held it, for servers that only serve advertised refs.
     pub name: Option<&'a str>,
     /// Commits whose trees (and, but for `shallow`, history) the store already holds.

@@ -48,6 +48,8 @@ pub struct CommitInfo {
 
 /// The longest subject or author that is shown, in characters: git sets no limit.
 const MAX_SHOWN: usize = 256;
+/// The most tags that are fetched at once.
+const MAX_TAGS: usize = 1000;
 const TIPS: &str = "refs/gvr";
 /// The remote's tags, where anybody wants them; nothing else is in there.
 const PACKED_REFS: &str = "packed-refs";
@@ -129,6 +131,22 @@ impl Store {
         let mut haves = self.tips();
         haves.retain(|commit| has_root(&repository, *commit));
         haves
+    }
+
+    /// The annotated tags whose commits are here and whose own objects are not; not more than a
+    /// request can reasonably name.
+    pub fn missing_tags<'t>(&self, tags: &'t [Advertised]) -> Vec<&'t Advertised> {
+        let Ok(repository) = self.repository() else {
+            return Vec::new();
+        };
+        let Ok(odb) = repository.odb() else {
+            return Vec::new();
+        };
+        tags.iter()
+            .filter(|tag| tag.object != tag.commit)
+            .filter(|tag| odb.exists(tag.commit.oid()) && !odb.exists(tag.object.oid()))
+            .take(MAX_TAGS)
+            .collect()
     }
 
     /// Writes down the tags of the remote whose commits are here, in place of those from before.

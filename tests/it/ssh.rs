@@ -180,6 +180,7 @@ impl Store {
         let mut sink = IndexPack::start(self.path());
         let request = FetchRequest {
             want,
+            also: &[],
             name: Some("refs/heads/main"),
             haves: &self.haves,
             shallow: &self.shallow,
@@ -550,6 +551,7 @@ fn a_cancelled_fetch_ends_in_mid_pack() {
     let fetching = std::thread::spawn(move || {
         let request = FetchRequest {
             want: head,
+            also: &[],
             name: None,
             haves: &[],
             shallow: &[],
@@ -582,6 +584,7 @@ fn a_sink_that_fails_ends_the_fetch_with_its_own_error() {
     let want = poll(&mut remote).unwrap();
     let request = FetchRequest {
         want,
+        also: &[],
         name: None,
         haves: &[],
         shallow: &[],

@@ -96,6 +96,7 @@ impl World {
         let (haves, shallow) = (self.store.haves(), self.store.shallow());
         let request = FetchRequest {
             want,
+            also: &[],
             name: None,
             haves: &haves,
             shallow: &shallow,
@@ -372,6 +373,7 @@ fn a_tag_object_is_fetched_with_its_commit() {
     let mut receiving = world.store.receive(&budget(), NO_LIMIT).unwrap();
     let request = FetchRequest {
         want: tag.object,
+        also: &[],
         name: None,
         haves: &[],
         shallow: &[],

@@ -66,23 +66,13 @@ pub fn fetch_request(
             encode(&mut out, format!("agent={AGENT}\n"));
             encode_delim(&mut out);
             if request.thin {
-                encode(
-                    &mut out,
-                    "thin-pack
-",
-                );
+                encode(&mut out, "thin-pack\n");
             }
-            for option in [
-                "no-progress
-",
-                "ofs-delta
-",
-                "include-tag
-",
-            ] {
+            for option in ["no-progress\n", "ofs-delta\n", "include-tag\n"] {
                 encode(&mut out, option);
             }
             encode(&mut out, format!("want {}\n", request.want));
+            wants(&mut out, request.also);
             boundary(&mut out, request, capabilities.shallow);
             haves(&mut out, request, capabilities.shallow);
             encode(&mut out, "done\n");
@@ -113,6 +103,7 @@ pub fn fetch_request(
             }
             want.push('\n');
             encode(&mut out, want);
+            wants(&mut out, request.also);
             boundary(&mut out, request, capabilities.shallow);
             encode_flush(&mut out);
             haves(&mut out, request, capabilities.shallow);
@@ -120,6 +111,12 @@ pub fn fetch_request(
         }
     }
     Ok(out)
+}
+
+fn wants(out: &mut Vec<u8>, objects: &[Commit]) {
+    for object in objects {
+        encode(out, format!("want {object}\n"));
+    }
 }
 
 fn boundary(out: &mut Vec<u8>, request: &FetchRequest<'_>, can_shallow: bool) {
@@ -336,6 +333,7 @@ mod tests {
     fn request<'a>(depth: u32, known: &'a [Commit], shallow: &'a [Commit]) -> FetchRequest<'a> {
         FetchRequest {
             want: commit(),
+            also: &[],
             name: None,
             haves: known,
             shallow,

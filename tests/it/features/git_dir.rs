@@ -129,6 +129,10 @@ fn git_describe_finds_the_tags_that_the_remote_has() {
             sidecar.wait_for(&root, &commit);
         }
         sidecar.wait_for_polls(2);
+        // Which of the last tags came before its commit was fetched is left to chance: the next
+        // commit brings the others.
+        let commit = upstream.commit(&[("n", "last")]);
+        sidecar.wait_for(&root, &commit);
         // Without --tags, git only looks at annotated ones, whose objects must be there.
         let tip = upstream.tip("main");
         let expected = upstream.git(&["describe", &tip]);
@@ -137,13 +141,15 @@ fn git_describe_finds_the_tags_that_the_remote_has() {
         assert_eq!(git_in(root.link(), &["tag"]), tags);
         git_in(root.link(), &["fsck", "--connectivity-only"]);
 
-        // A tag for a commit that was there before it, and a lightweight one.
+        // Tags for commits that were there before them: an annotated and a lightweight one.
         upstream.annotated_tag("late", &tip);
         upstream.tag("light", &upstream.tip("main~1"));
         let commit = upstream.commit(&[("after", &repo)]);
         sidecar.wait_for(&root, &commit);
-        let found = git_in(root.link(), &["describe", "--tags"]);
-        assert_eq!(found, upstream.git(&["describe", "--tags", &commit]));
+        for tags in [&["describe"][..], &["describe", "--tags"]] {
+            let expected = upstream.git(&[tags, &[&commit]].concat());
+            assert_eq!(git_in(root.link(), tags), expected);
+        }
         sidecar.stop();
         upstream.delete_ref("refs/tags/late");
     }

@@ -140,6 +140,7 @@ impl Store {
         let mut sink = IndexPack::start(self.dir.path());
         let request = FetchRequest {
             want,
+            also: &[],
             name: None,
             haves,
             shallow: &self.shallow.clone(),
