@@ -357,14 +357,17 @@ impl Prober {
         let (stop, count) = (prober.stop.clone(), prober.count.clone());
         prober.thread = Some(std::thread::spawn(move || {
             let mut worst = Duration::ZERO;
-            while !stop.load(Ordering::Relaxed) {
+            // At least once, however soon somebody stops it.
+            loop {
                 let asked = Instant::now();
                 assert_eq!(get(address, "/livez").status, 200);
                 worst = worst.max(asked.elapsed());
                 count.fetch_add(1, Ordering::Relaxed);
+                if stop.load(Ordering::Relaxed) {
+                    return worst;
+                }
                 std::thread::sleep(Duration::from_millis(2));
             }
-            worst
         }));
         prober
     }
@@ -382,7 +385,6 @@ impl Prober {
     fn finish(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let worst = self.thread.take().unwrap().join().unwrap();
-        assert!(self.count() > 0);
         assert!(worst < PROBE, "a probe took {worst:?}");
     }
 }

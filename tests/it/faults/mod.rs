@@ -255,8 +255,12 @@ impl World {
 
     /// The end of every scenario: the tree is git's, nothing is torn, nothing lies about.
     #[track_caller]
-    pub fn end(self, row: &Row, commit: &str) {
+    pub fn end(mut self, row: &Row, commit: &str) {
         self.root.assert_published(&self.upstream, commit);
+        // What a failed cycle left is on its way out; a stop would leave it to the next start.
+        let root = &self.root;
+        self.sidecar
+            .wait_while_alive("a tidy root", |_| root.litter(&[]).is_empty());
         self.sidecar.stop();
         self.root.assert_tidy(&[]);
         if let Some(readers) = self.readers {
