@@ -6,15 +6,15 @@
 //! removes a pack, and memory is needed for the list of objects alone.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use git2::{ErrorClass, Indexer, Oid};
-use ring::digest;
+use git2::{ErrorClass, Oid};
 
 use super::entry::{self, Base};
+use super::output::Output;
 use super::packs::{self, Index, Pack};
 use crate::budget::{Budget, Interrupted};
 
@@ -60,16 +60,6 @@ struct Step {
     base: Option<u32>,
 }
 
-/// A pack on its way into the store.
-struct Output<'a> {
-    indexer: Indexer<'a>,
-    sum: digest::Context,
-    buffer: Vec<u8>,
-    length: u64,
-}
-
-/// What is handed to the indexer at a time: each call makes it map the file anew.
-const CHUNK: usize = 256 << 10;
 /// What is read at a time.
 const PIECE: usize = 64 << 10;
 
@@ -148,7 +138,7 @@ impl<'a> Plan<'a> {
         let mut offsets = Vec::with_capacity(range.len());
         let mut piece = vec![0; PIECE];
         for step in &self.steps[range.clone()] {
-            offsets.push(output.length);
+            offsets.push(output.length());
             let base = step.base.map(|base| offsets[base as usize - range.start]);
             self.copy(step.place, base, &mut piece, &mut output, budget)?;
         }
@@ -173,7 +163,7 @@ impl<'a> Plan<'a> {
         place: Place,
         base: Option<u64>,
         piece: &mut [u8],
-        output: &mut Output<'_>,
+        output: &mut Output,
         budget: &Budget,
     ) -> Result<(), Failure> {
         let source = &self.sources[place.source as usize];
@@ -190,18 +180,16 @@ impl<'a> Plan<'a> {
             {
                 let head = source.head(place.position)?;
                 let old = data.get(..head.start).unwrap_or_default();
-                let distance = output.length - base;
+                let distance = output.length() - base;
                 output
                     .write(&entry::rebased(old, distance))
                     .map_err(refused)?;
                 data = data.get(head.length..).unwrap_or_default();
             }
-            output
-                .write(data)
-                .map_err(|cause| match budget.check() {
-                    Err(interrupted) => Failure::Interrupted(interrupted),
-                    Ok(()) => refused(cause),
-                })?;
+            output.write(data).map_err(|cause| match budget.check() {
+                Err(interrupted) => Failure::Interrupted(interrupted),
+                Ok(()) => refused(cause),
+            })?;
             at += length as u64;
         }
         Ok(())
@@ -337,53 +325,6 @@ impl<'a> Source<'a> {
         let bytes = &mut bytes[..length];
         self.file.read_exact_at(bytes, start).map_err(damaged)?;
         entry::parse(bytes).ok_or_else(|| damaged("an object in a pack has a malformed head"))
-    }
-}
-
-impl<'a> Output<'a> {
-    /// Begins a pack of `count` objects (gitformat-pack, version 2).
-    fn new(directory: &Path, count: u32, budget: &Budget) -> Result<Self, git2::Error> {
-        let mut indexer = Indexer::new(None, directory, 0o444, false)?;
-        let limits = budget.clone();
-        indexer.progress(move |_| limits.check().is_ok());
-        let mut output = Self {
-            indexer,
-            sum: digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY),
-            buffer: Vec::with_capacity(CHUNK + PIECE),
-            length: 0,
-        };
-        let mut header = *b"PACK\0\0\0\x02\0\0\0\0";
-        header[8..].copy_from_slice(&count.to_be_bytes());
-        output.write(&header)?;
-        Ok(output)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), git2::Error> {
-        self.sum.update(bytes);
-        self.length += bytes.len() as u64;
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() < CHUNK {
-            return Ok(());
-        }
-        self.flush()
-    }
-
-    /// Ends the pack; returns its checksum.
-    fn finish(mut self) -> Result<String, git2::Error> {
-        let sum = self.sum.clone().finish();
-        self.buffer.extend_from_slice(sum.as_ref());
-        self.flush()?;
-        self.indexer.commit()
-    }
-
-    fn flush(&mut self) -> Result<(), git2::Error> {
-        let written = self.indexer.write_all(&self.buffer);
-        self.buffer.clear();
-        written.map_err(|cause| {
-            cause
-                .downcast::<git2::Error>()
-                .unwrap_or_else(|cause| git2::Error::from_str(&cause.to_string()))
-        })
     }
 }
 

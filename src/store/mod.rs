@@ -10,8 +10,10 @@
 mod copy;
 mod entry;
 mod maintain;
+mod output;
 mod packs;
 mod receive;
+mod thin;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
