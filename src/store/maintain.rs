@@ -459,3 +459,123 @@ fn check(budget: &Budget) -> Result<(), SyncError> {
         .check()
         .map_err(|cause| SyncError::interrupted(Stage::Prune, "shrinking the store", cause))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use git2::{Buf, Signature};
+
+    use super::*;
+    use crate::remote::{Fetched, PackSink};
+
+    fn budget() -> Budget {
+        let minute = Duration::from_secs(60);
+        Budget::new(minute, minute, Default::default())
+    }
+
+    /// Puts a commit of some files into the store, of which all or only the first bytes differ.
+    fn fill(store: &Store, source: &Repository, files: usize, differ: usize) -> Commit {
+        let mut tree = source.treebuilder(None).unwrap();
+        let mut builder = source.packbuilder().unwrap();
+        let mut noise: Vec<u8> = (0..100_000).map(|_| fastrand::u8(..)).collect();
+        for n in 0..files {
+            noise[..differ].fill_with(|| fastrand::u8(..));
+            let blob = source.blob(&noise).unwrap();
+            tree.insert(format!("f{n}"), blob, 0o100_644).unwrap();
+        }
+        let tree = source.find_tree(tree.write().unwrap()).unwrap();
+        let by = Signature::now("T", "t@example.org").unwrap();
+        let commit = source.commit(None, &by, &by, "m", &tree, &[]).unwrap();
+        builder.insert_commit(commit).unwrap();
+        let mut pack = Buf::new();
+        builder.write_buf(&mut pack).unwrap();
+        let mut receiving = store.receive(&budget(), u64::MAX).unwrap();
+        receiving.write(&pack).unwrap();
+        let commit = Commit::from(commit);
+        receiving.finish(&Fetched::default(), &[commit]).unwrap();
+        commit
+    }
+
+    fn inode(directory: &Path, name: &str) -> u64 {
+        let path = directory.join(format!("{name}.pack"));
+        std::fs::metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn a_rewrite_goes_on_where_it_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Repository::init_bare(dir.path().join("source")).unwrap();
+        let store = Store::open(&dir.path().join("store.git")).unwrap();
+        let retained = fill(&store, &source, 40, 100_000);
+        fill(&store, &source, 60, 100_000);
+        let directory = store.pack_dir();
+        let old = packs::list(&directory).unwrap();
+        let indexes: Vec<_> = old
+            .iter()
+            .map(|pack| Index::read(&directory, &pack.name).unwrap())
+            .collect();
+        // What a rewrite into slices of a megabyte had done when its time was up.
+        let plan = Plan::new(
+            &directory,
+            &old[..1],
+            &indexes[..1],
+            |_| true,
+            1 << 20,
+            &budget(),
+        )
+        .unwrap();
+        assert_eq!((plan.slices(), plan.objects()), (4, 42));
+        let finished: Vec<_> = (0..3)
+            .map(|slice| plan.write(slice, &directory, &budget()).unwrap())
+            .collect();
+        let inodes: Vec<_> = finished
+            .iter()
+            .map(|name| inode(&directory, name))
+            .collect();
+        store.memory().finished.extend(finished.iter().cloned());
+
+        let maintained = store.maintain(&[retained], &budget()).unwrap();
+        assert!(maintained.rewritten, "{maintained:?}");
+        assert_eq!(maintained.packs, 4);
+        for (name, before) in finished.iter().zip(inodes) {
+            assert_eq!(inode(&directory, name), before);
+        }
+        assert!(old.iter().all(|pack| {
+            !packs::list(&directory)
+                .unwrap()
+                .iter()
+                .any(|left| left.name == pack.name)
+        }));
+        assert!(super::super::has_whole_tree(
+            &store.repository().unwrap(),
+            retained
+        ));
+        // All of it is needed: nothing is left to do.
+        let maintained = store.maintain(&[retained], &budget()).unwrap();
+        assert!(!maintained.rewritten && store.memory().finished.is_empty());
+    }
+
+    #[test]
+    fn slices_of_a_rewrite_are_complete_in_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Repository::init_bare(dir.path().join("source")).unwrap();
+        let store = Store::open(&dir.path().join("store.git")).unwrap();
+        fill(&store, &source, 30, 50);
+        let directory = store.pack_dir();
+        let old = packs::list(&directory).unwrap();
+        let index = [Index::read(&directory, &old[0].name).unwrap()];
+        let plan = Plan::new(&directory, &old, &index, |_| true, 1, &budget()).unwrap();
+        // Bases are in each slice that needs them.
+        assert!(plan.slices() > 10 && plan.objects() > index[0].len());
+        for slice in 0..plan.slices() {
+            plan.write(slice, &directory, &budget()).unwrap();
+        }
+        packs::remove(&directory, &old[0].name).unwrap();
+        let repository = store.repository().unwrap();
+        let odb = repository.odb().unwrap();
+        assert!(index[0].ids().all(|id| odb.read(id).is_ok()));
+    }
+}
