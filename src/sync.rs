@@ -26,10 +26,6 @@ const MOVED_ATTEMPTS: usize = 3;
 /// When trash that could not be deleted (an open NFS file, say) is tried again.
 const TRASH_RETRY: Duration = Duration::from_secs(10);
 
-/// The most objects of a pack that is worth completing here: libgit2 needs time that grows with the
-/// square of the deltas without a base. More are fetched again, whole.
-const MAX_THIN_OBJECTS: u32 = 3000;
-
 /// How many shortcomings of each kind are remembered, so that the log does not repeat them.
 const SAID: usize = 100;
 
@@ -774,37 +770,23 @@ impl Report {
         let fetched = self.time(Stage::Fetch, || {
             let haves = store.haves();
             let shallow = store.shallow();
-            let mut attempt = |thin: bool| {
-                let max_bytes = target.tree.max_bytes.unwrap_or(u64::MAX);
-                let mut receiving = store.receive(budget, max_bytes)?;
-                if thin {
-                    receiving.refuse_above(MAX_THIN_OBJECTS);
-                }
-                let request = FetchRequest {
-                    want: want.object,
-                    also: &[],
-                    name: want.name,
-                    haves: &haves,
-                    shallow: &shallow,
-                    depth: want.depth,
-                    thin,
-                };
-                match remote.fetch(&request, &mut receiving, budget) {
-                    Err(_) if receiving.refused() => Ok(None),
-                    Err(error) => Err(error),
-                    Ok(fetched) => receiving
-                        .finish(&fetched, &[want.commit])
-                        .map(|()| Some(fetched)),
-                }
-            };
-            if !haves.is_empty()
-                && let Some(fetched) = attempt(true)?
-            {
-                return Ok(fetched);
+            let thin = !haves.is_empty();
+            let max_bytes = target.tree.max_bytes.unwrap_or(u64::MAX);
+            let mut receiving = store.receive(budget, max_bytes)?;
+            if thin {
+                receiving.expect_thin();
             }
-            attempt(false)?.ok_or_else(|| {
-                SyncError::new(Stage::Fetch, Reason::Other, "a whole pack was refused")
-            })
+            let request = FetchRequest {
+                want: want.object,
+                also: &[],
+                name: want.name,
+                haves: &haves,
+                shallow: &shallow,
+                depth: want.depth,
+                thin,
+            };
+            let fetched = remote.fetch(&request, &mut receiving, budget)?;
+            receiving.finish(&fetched, &[want.commit]).map(|()| fetched)
         })?;
         self.fetched_bytes += fetched.bytes;
         Ok(())

@@ -3,18 +3,24 @@
 //! Every fetch adds a pack, and most of what it brought is garbage one commit later. When packs
 //! become many, the small ones are rolled into one that holds only what the retained commits need;
 //! when garbage outweighs the rest, everything is rewritten. Both cost in proportion to what they
-//! remove, so the time of an update does not grow with their number. The new pack is complete
-//! before the old ones go, so that an interruption costs disk space until the next attempt.
+//! remove, so the time of an update does not grow with their number. The new packs are complete
+//! before the old ones go. Work that does not fit into one budget goes on where it stopped: what is
+//! large is rewritten in slices, and those that are finished are not written again.
+//!
+//! A pack that cannot be read is left alone from then on, and so are those that were to be
+//! rewritten with it: the store is no larger for ever than it was when it was damaged, and what
+//! comes after that is kept small as before.
 //!
 //! Histories longer than [`HISTORY`] commits are not searched for garbage: their small packs are
 //! rolled up with all they hold.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::{self, Write};
-use std::sync::atomic::Ordering;
+use std::io;
+use std::sync::{MutexGuard, PoisonError};
 
-use git2::{Indexer, Oid, Repository};
+use git2::{Oid, Repository};
 
+use super::copy::{Failure, Plan};
 use super::packs::{self, Index, Pack};
 use super::{Store, each_entry, remove_if_there};
 use crate::budget::Budget;
@@ -41,12 +47,28 @@ pub struct Borrower {
     pub boundary: BTreeSet<Commit>,
 }
 
+/// What this process knows of earlier maintenance; another one finds out again.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Bytes that the retained commits needed when somebody last counted; 0 for not yet.
+    live_bytes: u64,
+    /// What an unfinished rewrite has written already: not garbage, though other packs hold the
+    /// same.
+    finished: BTreeSet<String>,
+    /// What cannot be rewritten.
+    damaged: BTreeSet<String>,
+}
+
 /// More packs than this are rolled up.
 const MANY_PACKS: usize = 16;
 /// Rolling up leaves at most this many.
 const FEW_PACKS: usize = 8;
 /// Garbage up to this size is not worth any work.
 const SLACK: u64 = 1 << 20;
+/// A rewrite makes packs of about this size: what fits into one budget on a slow machine.
+const SLICE: u64 = 128 << 20;
+/// Packs from this size on are not rolled up.
+const SMALL: u64 = SLICE / 2;
 /// The longest history whose every tree is looked at.
 const HISTORY: usize = 1000;
 /// More lines than this in `shallow` are looked through.
@@ -93,10 +115,18 @@ impl Store {
             }
         }
         let directory = self.pack_dir();
-        let packs = packs::list(&directory).map_err(disk)?;
+        let mut packs = packs::list(&directory).map_err(disk)?;
         let bytes = total(&packs);
-        let live = self.live_bytes.load(Ordering::Relaxed);
-        let many = packs.len() > MANY_PACKS;
+        // What is left alone comes last.
+        let (live, spared) = {
+            let memory = self.memory();
+            packs.sort_by_key(|pack| memory.rank(pack));
+            let spared = packs.iter().filter(|pack| memory.rank(pack) > 0).count();
+            (memory.live_bytes, spared)
+        };
+        let open = packs.len() - spared;
+        let small = packs[..open].partition_point(|pack| pack.bytes < SMALL);
+        let many = small > MANY_PACKS;
         let large = packs.len() > 1 && bytes > 2 * live + SLACK;
         let shallow = self.shallow();
         if needed.is_empty() || !(many || large || found || shallow.len() > MANY_SHALLOW) {
@@ -125,30 +155,33 @@ impl Store {
                 .map(|pack| Index::read(&directory, &pack.name))
                 .collect::<io::Result<Vec<_>>>()
                 .map_err(disk)?;
-            let (garbage, live_bytes) = plan(&packs, &indexes, live.as_ref());
+            let (garbage, own) = plan(&packs, &indexes, open, live.as_ref());
             let doomed = if many {
                 // Cheap and needed now; if much garbage is left, the next call sees to it.
-                roll_up_count(&packs)
+                roll_up_count(&packs[..small])
             } else {
                 garbage
             };
+            let mut written = 0;
             if doomed > 0 {
-                self.rewrite(&repository, &packs, &indexes, doomed, live.as_ref(), budget)
-                    .inspect_err(|_| {
-                        // What did not fit into this budget will not fit into the next either:
-                        // not again before the store has doubled.
-                        self.live_bytes.store(bytes, Ordering::Relaxed);
-                    })?;
+                written = self
+                    .rewrite(&packs, &indexes, doomed, live.as_ref(), budget)
+                    .map_err(|failure| self.not_rewritten(failure, &packs, doomed))?;
                 rewritten = true;
             }
-            let left = total(&packs::list(&directory).map_err(disk)?);
-            // After a full rewrite the result is the measure, however well it was compressed.
-            let measure = if doomed == packs.len() {
-                left
-            } else {
-                live_bytes
-            };
-            self.live_bytes.store(measure.max(1), Ordering::Relaxed);
+            let mut memory = self.memory();
+            if !many {
+                memory.finished.clear();
+            }
+            // What could not be shrunk counts as if it were needed: it is no reason to try again.
+            let kept = packs.iter().zip(own).skip(doomed);
+            let needed: u64 = kept
+                .map(|(pack, own)| match memory.damaged.contains(&pack.name) {
+                    true => pack.bytes,
+                    false => own,
+                })
+                .sum();
+            memory.live_bytes = (needed + written).max(1);
         }
         let packs = packs::list(&directory).map_err(disk)?;
         Ok(Maintained {
@@ -241,76 +274,109 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces the first `doomed` packs by one with their live objects.
+    /// Replaces the first `doomed` packs by new ones with their live objects; returns the size of
+    /// those in bytes.
     fn rewrite(
         &self,
-        repository: &Repository,
         packs: &[Pack],
         indexes: &[Index],
         doomed: usize,
         live: Option<&HashSet<Oid>>,
         budget: &Budget,
-    ) -> Result<(), SyncError> {
-        let disk =
-            |cause: io::Error| SyncError::disk(Stage::Prune, "rewrite packs in", &self.path, cause);
-        let read = |cause: git2::Error| match budget.check() {
-            Err(cause) => SyncError::interrupted(Stage::Prune, "rewriting packs", cause),
-            Ok(()) => self.unreadable(cause),
+    ) -> Result<u64, Failure> {
+        let sound = {
+            let memory = self.memory();
+            let is_sound = |pack: &&Pack| !memory.damaged.contains(&pack.name);
+            packs.iter().take_while(is_sound).count().max(doomed)
         };
-        let (old, kept) = indexes.split_at(doomed);
-        let mut builder = repository.packbuilder().map_err(read)?;
-        builder.set_threads(1);
-        let limits = budget.clone();
-        builder
-            .set_progress_callback(move |_, _, _| limits.check().is_ok())
-            .map_err(read)?;
-        for id in old.iter().flat_map(Index::ids) {
-            let needed = live.is_none_or(|live| live.contains(&id));
-            if needed && !kept.iter().any(|index| index.contains(id)) {
-                builder.insert_object(id, None).map_err(read)?;
-            }
-        }
+        // What is damaged comes last, and is not relied on.
+        let kept = &indexes[doomed..sound];
+        let needed = |id| {
+            live.is_none_or(|live| live.contains(&id))
+                && !kept.iter().any(|index| index.contains(id))
+        };
         let directory = self.pack_dir();
-        let mut written = None;
-        let count = builder.object_count();
-        if count > 0 {
-            let mut indexer = Indexer::new(None, &directory, 0o444, false).map_err(read)?;
-            let mut failed = None;
-            let built = builder.foreach(|chunk| {
-                if budget.check().is_err() {
-                    return false;
+        let plan = Plan::new(
+            &directory,
+            &packs[..doomed],
+            &indexes[..doomed],
+            needed,
+            SLICE,
+            budget,
+        )?;
+        let mut written = BTreeSet::new();
+        for slice in 0..plan.slices() {
+            match plan.write(slice, &directory, budget) {
+                Ok(name) => written.insert(name),
+                Err(failure) => {
+                    self.keep_or_drop(&failure, written, packs);
+                    return Err(failure);
                 }
-                match indexer.write_all(chunk) {
-                    Ok(()) => true,
-                    Err(cause) => {
-                        failed = Some(cause);
-                        false
-                    }
-                }
-            });
-            if let Some(cause) = failed {
-                return Err(disk(cause));
-            }
-            built.map_err(read)?;
-            let checksum = indexer.commit().map_err(read)?;
-            packs::sync(&directory, &checksum).map_err(disk)?;
-            let name = format!("pack-{checksum}");
-            if Index::read(&directory, &name).map_err(disk)?.ids().count() != count {
-                return Err(SyncError::new(
-                    Stage::Prune,
-                    Reason::Store,
-                    format!("the new pack {name} lacks objects: the old ones stay"),
-                ));
-            }
-            written = Some(name);
+            };
         }
         for pack in &packs[..doomed] {
-            if written.as_deref() != Some(&pack.name) {
-                packs::remove(&directory, &pack.name).map_err(disk)?;
+            if !written.contains(&pack.name) {
+                packs::remove(&directory, &pack.name).map_err(Failure::Disk)?;
             }
         }
-        tracing::debug!(packs = doomed, objects = count, "rewrote packs");
-        Ok(())
+        tracing::debug!(
+            packs = doomed,
+            objects = plan.objects(),
+            slices = plan.slices(),
+            "rewrote packs"
+        );
+        let left = packs::list(&directory).map_err(Failure::Disk)?;
+        let new = left.iter().filter(|pack| written.contains(&pack.name));
+        Ok(new.map(|pack| pack.bytes).sum())
+    }
+
+    /// Keeps the slices of a rewrite that failed, unless they fill the disk.
+    fn keep_or_drop(&self, failure: &Failure, mut written: BTreeSet<String>, packs: &[Pack]) {
+        written.retain(|name| packs.iter().all(|pack| pack.name != *name));
+        if !matches!(failure, Failure::Disk(_)) {
+            self.memory().finished.extend(written);
+            return;
+        }
+        for name in written {
+            // What stays is garbage, and goes with the next rewrite.
+            let _ = packs::remove(&self.pack_dir(), &name);
+        }
+    }
+
+    /// The error for a rewrite of the first `doomed` packs that failed; the next is to do better.
+    fn not_rewritten(&self, failure: Failure, packs: &[Pack], doomed: usize) -> SyncError {
+        let mut memory = self.memory();
+        match failure {
+            Failure::Interrupted(cause) => {
+                if memory.finished.is_empty() {
+                    // Nothing came of it, and more time there will not be: not again before the
+                    // store has doubled.
+                    memory.live_bytes = total(packs);
+                }
+                SyncError::interrupted(Stage::Prune, "rewriting packs", cause)
+                    .with_hint("no action is needed: it goes on with the next housekeeping")
+            }
+            Failure::Disk(cause) => {
+                memory.live_bytes = total(packs);
+                SyncError::disk(Stage::Prune, "rewrite packs in", &self.path, cause)
+            }
+            Failure::Damaged(cause) => {
+                let names = packs[..doomed].iter().map(|pack| pack.name.clone());
+                memory.damaged.extend(names);
+                memory.live_bytes = total(packs);
+                SyncError::new(
+                    Stage::Prune,
+                    Reason::Store,
+                    format!("a pack in {} is damaged", self.path.display()),
+                )
+                .with_source(cause)
+            }
+        }
+    }
+
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Whoever panicked left nothing half done in it.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unreadable(&self, cause: git2::Error) -> SyncError {
@@ -323,12 +389,28 @@ impl Store {
     }
 }
 
-/// How many of the smallest packs to replace because of garbage, or all for a full rewrite; and
-/// how many bytes the live objects take.
-fn plan(packs: &[Pack], indexes: &[Index], live: Option<&HashSet<Oid>>) -> (usize, u64) {
+impl Memory {
+    /// Whether a pack may be rewritten (0), is the result of doing so (1), or is damaged (2).
+    fn rank(&self, pack: &Pack) -> u8 {
+        if self.damaged.contains(&pack.name) {
+            2
+        } else {
+            u8::from(self.finished.contains(&pack.name))
+        }
+    }
+}
+
+/// How many of the smallest packs to replace because of garbage, at most the first `open`; and how
+/// many bytes the live objects take in each pack.
+fn plan(
+    packs: &[Pack],
+    indexes: &[Index],
+    open: usize,
+    live: Option<&HashSet<Oid>>,
+) -> (usize, Vec<u64>) {
     let bytes = total(packs);
     let Some(live) = live else {
-        return (0, bytes);
+        return (0, packs.iter().map(|pack| pack.bytes).collect());
     };
     // Of several copies of an object the one in the largest pack counts: the others go first.
     let mut counted = HashSet::new();
@@ -343,17 +425,17 @@ fn plan(packs: &[Pack], indexes: &[Index], live: Option<&HashSet<Oid>>) -> (usiz
     }
     let needed: u64 = own.iter().sum();
     if bytes <= 2 * needed + SLACK {
-        return (0, needed);
+        return (0, own);
     }
     // The fewest packs whose garbage is worth it; often all the small ones and not the large one.
     let mut left = bytes;
-    for (i, pack) in packs.iter().enumerate() {
+    for (i, pack) in packs[..open].iter().enumerate() {
         left -= pack.bytes.saturating_sub(own[i]);
         if 4 * left <= 5 * needed + 2 * SLACK {
-            return (i + 1, needed);
+            return (i + 1, own);
         }
     }
-    (packs.len(), needed)
+    (open, own)
 }
 
 /// How many of the smallest packs to roll into one: enough to leave few, and each that is not
@@ -376,4 +458,124 @@ fn check(budget: &Budget) -> Result<(), SyncError> {
     budget
         .check()
         .map_err(|cause| SyncError::interrupted(Stage::Prune, "shrinking the store", cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use git2::{Buf, Signature};
+
+    use super::*;
+    use crate::remote::{Fetched, PackSink};
+
+    fn budget() -> Budget {
+        let minute = Duration::from_secs(60);
+        Budget::new(minute, minute, Default::default())
+    }
+
+    /// Puts a commit of some files into the store, of which all or only the first bytes differ.
+    fn fill(store: &Store, source: &Repository, files: usize, differ: usize) -> Commit {
+        let mut tree = source.treebuilder(None).unwrap();
+        let mut builder = source.packbuilder().unwrap();
+        let mut noise: Vec<u8> = (0..100_000).map(|_| fastrand::u8(..)).collect();
+        for n in 0..files {
+            noise[..differ].fill_with(|| fastrand::u8(..));
+            let blob = source.blob(&noise).unwrap();
+            tree.insert(format!("f{n}"), blob, 0o100_644).unwrap();
+        }
+        let tree = source.find_tree(tree.write().unwrap()).unwrap();
+        let by = Signature::now("T", "t@example.org").unwrap();
+        let commit = source.commit(None, &by, &by, "m", &tree, &[]).unwrap();
+        builder.insert_commit(commit).unwrap();
+        let mut pack = Buf::new();
+        builder.write_buf(&mut pack).unwrap();
+        let mut receiving = store.receive(&budget(), u64::MAX).unwrap();
+        receiving.write(&pack).unwrap();
+        let commit = Commit::from(commit);
+        receiving.finish(&Fetched::default(), &[commit]).unwrap();
+        commit
+    }
+
+    fn inode(directory: &Path, name: &str) -> u64 {
+        let path = directory.join(format!("{name}.pack"));
+        std::fs::metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn a_rewrite_goes_on_where_it_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Repository::init_bare(dir.path().join("source")).unwrap();
+        let store = Store::open(&dir.path().join("store.git")).unwrap();
+        let retained = fill(&store, &source, 40, 100_000);
+        fill(&store, &source, 60, 100_000);
+        let directory = store.pack_dir();
+        let old = packs::list(&directory).unwrap();
+        let indexes: Vec<_> = old
+            .iter()
+            .map(|pack| Index::read(&directory, &pack.name).unwrap())
+            .collect();
+        // What a rewrite into slices of a megabyte had done when its time was up.
+        let plan = Plan::new(
+            &directory,
+            &old[..1],
+            &indexes[..1],
+            |_| true,
+            1 << 20,
+            &budget(),
+        )
+        .unwrap();
+        assert_eq!((plan.slices(), plan.objects()), (4, 42));
+        let finished: Vec<_> = (0..3)
+            .map(|slice| plan.write(slice, &directory, &budget()).unwrap())
+            .collect();
+        let inodes: Vec<_> = finished
+            .iter()
+            .map(|name| inode(&directory, name))
+            .collect();
+        store.memory().finished.extend(finished.iter().cloned());
+
+        let maintained = store.maintain(&[retained], &budget()).unwrap();
+        assert!(maintained.rewritten, "{maintained:?}");
+        assert_eq!(maintained.packs, 4);
+        for (name, before) in finished.iter().zip(inodes) {
+            assert_eq!(inode(&directory, name), before);
+        }
+        assert!(old.iter().all(|pack| {
+            !packs::list(&directory)
+                .unwrap()
+                .iter()
+                .any(|left| left.name == pack.name)
+        }));
+        assert!(super::super::has_whole_tree(
+            &store.repository().unwrap(),
+            retained
+        ));
+        // All of it is needed: nothing is left to do.
+        let maintained = store.maintain(&[retained], &budget()).unwrap();
+        assert!(!maintained.rewritten && store.memory().finished.is_empty());
+    }
+
+    #[test]
+    fn slices_of_a_rewrite_are_complete_in_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Repository::init_bare(dir.path().join("source")).unwrap();
+        let store = Store::open(&dir.path().join("store.git")).unwrap();
+        fill(&store, &source, 30, 50);
+        let directory = store.pack_dir();
+        let old = packs::list(&directory).unwrap();
+        let index = [Index::read(&directory, &old[0].name).unwrap()];
+        let plan = Plan::new(&directory, &old, &index, |_| true, 1, &budget()).unwrap();
+        // Bases are in each slice that needs them.
+        assert!(plan.slices() > 10 && plan.objects() > index[0].len());
+        for slice in 0..plan.slices() {
+            plan.write(slice, &directory, &budget()).unwrap();
+        }
+        packs::remove(&directory, &old[0].name).unwrap();
+        let repository = store.repository().unwrap();
+        let odb = repository.odb().unwrap();
+        assert!(index[0].ids().all(|id| odb.read(id).is_ok()));
+    }
 }

@@ -7,15 +7,19 @@
 //! The store does not talk to remotes, does not write trees, and holds no repository open: whoever
 //! reads objects opens [`Store::path`] and thereby sees the packs of that moment.
 
+mod copy;
+mod entry;
 mod maintain;
+mod output;
 mod packs;
 mod receive;
+mod thin;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use git2::{ObjectType, Oid, Reference, Repository, RepositoryInitOptions};
@@ -31,8 +35,7 @@ pub use receive::Receiving;
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// Bytes that the retained commits needed when somebody last counted; 0 for not yet.
-    live_bytes: AtomicU64,
+    memory: Mutex<maintain::Memory>,
 }
 
 /// What a commit says about itself, safe to print and bounded.
@@ -77,7 +80,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, SyncError> {
         let store = Self {
             path: path.to_owned(),
-            live_bytes: AtomicU64::new(0),
+            memory: Mutex::default(),
         };
         if fs::symlink_metadata(path).is_err() {
             store.create()?;
@@ -104,8 +107,7 @@ impl Store {
             Err(_) => Ok(()),
         };
         removed.map_err(|cause| SyncError::disk(Stage::Start, "remove", &self.path, cause))?;
-        self.live_bytes
-            .store(0, std::sync::atomic::Ordering::Relaxed);
+        *self.memory() = maintain::Memory::default();
         self.create()
     }
 

@@ -117,17 +117,47 @@ impl Index {
             .filter_map(|id| Oid::from_bytes(id).ok())
     }
 
+    /// Number of objects.
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// The id at a position, below [`Index::len`].
+    pub(super) fn id(&self, position: usize) -> Oid {
+        // Twenty bytes are an id.
+        Oid::from_bytes(self.id_bytes(position)).unwrap_or(Oid::ZERO_SHA1)
+    }
+
+    /// Where the pack has the object at a position, below [`Index::len`].
+    pub(super) fn offset(&self, position: usize) -> u64 {
+        self.offsets[position]
+    }
+
+    /// Where the objects in the pack end.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     pub(super) fn contains(&self, id: Oid) -> bool {
+        self.position(id).is_some()
+    }
+
+    /// The position of an object.
+    pub(super) fn position(&self, id: Oid) -> Option<usize> {
         let (mut low, mut high) = (0, self.offsets.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.ids[middle * ID..(middle + 1) * ID].cmp(id.as_bytes()) {
-                std::cmp::Ordering::Equal => return true,
+            match self.id_bytes(middle).cmp(id.as_bytes()) {
+                std::cmp::Ordering::Equal => return Some(middle),
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
             }
         }
-        false
+        None
+    }
+
+    fn id_bytes(&self, position: usize) -> &[u8] {
+        &self.ids[position * ID..(position + 1) * ID]
     }
 
     /// Bytes that each object takes in the pack, in the order of [`Index::ids`].

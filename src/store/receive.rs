@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use git2::{ErrorClass, ErrorCode, Indexer, Odb};
 
+use super::thin::Spool;
 use super::{Store, has_root, packs};
 use crate::budget::Budget;
 use crate::commit::Commit;
@@ -21,15 +23,23 @@ use crate::remote::{Fetched, PackSink};
 #[must_use = "nothing is kept before finish()"]
 pub struct Receiving<'s> {
     store: &'s Store,
-    /// Gone after a failure. Declared, and so dropped, before the database that it points into.
-    indexer: Option<Indexer<'static>>,
-    _bases: Odb<'static>,
+    /// Declared, and so dropped, before the database that it points into.
+    intake: Intake,
+    bases: Odb<'static>,
     budget: Budget,
     max_bytes: u64,
-    max_objects: u32,
+    thin: bool,
     bytes: u64,
     header: Vec<u8>,
     progress: Progress,
+}
+
+/// Where the bytes go.
+enum Intake {
+    Indexer(Indexer<'static>),
+    Spool(Spool),
+    /// Nowhere, after a failure.
+    Failed,
 }
 
 /// What a log line about a long fetch needs.
@@ -41,6 +51,9 @@ struct Progress {
 }
 
 const HEADER: usize = 12;
+/// A thin pack of more objects is completed by [`Spool`], which costs reading it twice; libgit2
+/// needs time that grows with the square of the deltas without a base.
+const FEW_OBJECTS: u32 = 3000;
 /// Fetches shorter than this are not talked about, nor others more often.
 const TALK_EVERY: Duration = Duration::from_secs(5);
 
@@ -64,21 +77,16 @@ impl Store {
             )
         })?;
         bases.add_disk_alternate(objects).map_err(failed)?;
-        let mut indexer = Indexer::new(Some(&bases), &directory, 0o444, false).map_err(failed)?;
         let indexed = Arc::new(AtomicUsize::new(0));
-        let (count, limits) = (indexed.clone(), budget.clone());
-        indexer.progress(move |progress| {
-            count.store(progress.indexed_objects(), Ordering::Relaxed);
-            limits.check().is_ok()
-        });
+        let indexer = indexer(&bases, &directory, &indexed, budget).map_err(failed)?;
         let now = Instant::now();
         Ok(Receiving {
             store: self,
-            indexer: Some(indexer),
-            _bases: bases,
+            intake: Intake::Indexer(indexer),
+            bases,
             budget: budget.clone(),
             max_bytes,
-            max_objects: u32::MAX,
+            thin: false,
             bytes: 0,
             header: Vec::with_capacity(HEADER),
             progress: Progress {
@@ -134,14 +142,10 @@ impl Receiving<'_> {
         self.bytes
     }
 
-    /// Refuses, once its header has come, a pack of more than `objects` objects.
-    pub fn refuse_above(&mut self, objects: u32) {
-        self.max_objects = objects;
-    }
-
-    /// Whether the pack was refused for the number of its objects.
-    pub fn refused(&self) -> bool {
-        self.objects().is_some_and(|count| count > self.max_objects)
+    /// Says that the pack may lack the bases of its deltas. (Without it such a pack is completed,
+    /// too; a large one takes long.)
+    pub fn expect_thin(&mut self) {
+        self.thin = true;
     }
 
     /// Completes the pack (the bases of a thin one are added), then records the shallow boundary
@@ -160,11 +164,15 @@ impl Receiving<'_> {
         if boundary != before {
             store.write_shallow(&boundary).map_err(disk)?;
         }
-        if let Some(indexer) = self.indexer.take()
-            && self.objects() != Some(0)
-        {
-            let name = indexer.commit().map_err(|cause| self.error(cause))?;
-            packs::sync(&store.pack_dir(), &name).map_err(disk)?;
+        let intake = std::mem::replace(&mut self.intake, Intake::Failed);
+        let sum = match intake {
+            _ if self.objects() == Some(0) => None,
+            Intake::Indexer(indexer) => Some(indexer.commit().map_err(|cause| self.error(cause))?),
+            Intake::Spool(spool) => Some(self.complete(&spool)?),
+            Intake::Failed => None,
+        };
+        if let Some(sum) = sum {
+            packs::sync(&store.pack_dir(), &sum).map_err(disk)?;
         }
         let open = boundary.len();
         boundary.retain(|commit| !fetched.unshallow.contains(commit));
@@ -183,6 +191,37 @@ impl Receiving<'_> {
             store.add_tip(*commit).map_err(disk)?;
         }
         Ok(())
+    }
+
+    /// Completes a thin pack that was put aside; returns its checksum.
+    fn complete(&self, spool: &Spool) -> Result<String, SyncError> {
+        let directory = self.store.pack_dir();
+        let completed = spool.complete(&self.bases, &directory, &self.budget);
+        let cause = match completed {
+            Ok(sum) => return Ok(sum),
+            Err(cause) => cause,
+        };
+        if cause.class() == ErrorClass::Os || self.budget.check().is_err() {
+            return Err(self.error(cause));
+        }
+        tracing::debug!(%cause, "completing a thin pack base by base");
+        indexer(
+            &self.bases,
+            &directory,
+            &self.progress.indexed,
+            &self.budget,
+        )
+        .and_then(|mut indexer| {
+            spool.pour(|piece| {
+                indexer.write_all(piece).map_err(|cause| {
+                    cause
+                        .downcast::<git2::Error>()
+                        .unwrap_or_else(|cause| git2::Error::from_str(&cause.to_string()))
+                })
+            })?;
+            indexer.commit()
+        })
+        .map_err(|cause| self.error(cause))
     }
 
     /// How many objects the header announces (gitformat-pack).
@@ -230,39 +269,66 @@ impl PackSink for Receiving<'_> {
             .map_err(|cause| SyncError::interrupted(Stage::Fetch, "the fetch", cause))?;
         self.bytes += chunk.len() as u64;
         if self.bytes > self.max_bytes {
-            self.indexer = None;
+            self.intake = Intake::Failed;
             return Err(SyncError::new(
                 Stage::Fetch,
                 Reason::Limit,
                 format!("the pack is larger than {} bytes", self.max_bytes),
             ));
         }
-        let missing = HEADER - self.header.len();
+        let before = self.header.len();
+        let missing = HEADER - before;
         self.header
             .extend_from_slice(&chunk[..missing.min(chunk.len())]);
-        if self.refused() {
-            self.indexer = None;
-            return Err(SyncError::new(
-                Stage::Fetch,
-                Reason::Limit,
-                format!("the pack has more than {} objects", self.max_objects),
-            ));
+        let disk = |cause| SyncError::disk(Stage::Fetch, "write into", &self.store.path, cause);
+        if before < HEADER
+            && self.thin
+            && let Some(count) = self.objects().filter(|count| *count > FEW_OBJECTS)
+        {
+            let mut spool = Spool::new(&self.store.pack_dir(), count).map_err(disk)?;
+            spool.write(&self.header[..before]).map_err(disk)?;
+            self.intake = Intake::Spool(spool);
         }
-        let Some(indexer) = &mut self.indexer else {
-            return Err(SyncError::new(
+        let failed = match &mut self.intake {
+            Intake::Indexer(indexer) => match indexer.write_all(chunk).map_err(io::Error::downcast)
+            {
+                Ok(()) => None,
+                Err(Ok(cause)) => Some(self.error(cause)),
+                Err(Err(cause)) => Some(disk(cause)),
+            },
+            Intake::Spool(spool) => {
+                let written = spool.write(chunk);
+                let seen = spool.objects() as usize;
+                self.progress.indexed.store(seen, Ordering::Relaxed);
+                written.map_err(disk).err()
+            }
+            Intake::Failed => Some(SyncError::new(
                 Stage::Fetch,
                 Reason::Other,
                 "more of a pack that has already failed",
-            ));
+            )),
         };
-        if let Err(cause) = indexer.write_all(chunk) {
-            self.indexer = None;
-            return Err(match cause.downcast::<git2::Error>() {
-                Ok(cause) => self.error(cause),
-                Err(cause) => SyncError::disk(Stage::Fetch, "write into", &self.store.path, cause),
-            });
+        if let Some(error) = failed {
+            self.intake = Intake::Failed;
+            return Err(error);
         }
         self.talk();
         Ok(())
     }
+}
+
+/// libgit2's indexer, which counts what it has indexed.
+fn indexer(
+    bases: &Odb<'static>,
+    directory: &Path,
+    indexed: &Arc<AtomicUsize>,
+    budget: &Budget,
+) -> Result<Indexer<'static>, git2::Error> {
+    let mut indexer = Indexer::new(Some(bases), directory, 0o444, false)?;
+    let (count, limits) = (indexed.clone(), budget.clone());
+    indexer.progress(move |progress| {
+        count.store(progress.indexed_objects(), Ordering::Relaxed);
+        limits.check().is_ok()
+    });
+    Ok(indexer)
 }
