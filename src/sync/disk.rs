@@ -1,0 +1,113 @@
+//! The volume while it is open: its complete trees, and what is known of each.
+
+use tracing::warn;
+
+use crate::budget::Budget;
+use crate::error::{Reason, Stage, SyncError, printable};
+use crate::manifest::{self, Header};
+use crate::store::Store;
+use crate::volume::{Revision, Volume};
+
+/// The volume while it is open and locked, and its complete trees.
+pub(super) struct Disk {
+    pub volume: Volume,
+    pub store: Store,
+    pub known: Vec<Known>,
+}
+
+/// A complete tree on the volume.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub revision: Revision,
+    pub settings: String,
+    /// Whether it is as it was published, as far as anyone looked.
+    pub sound: bool,
+}
+
+impl Disk {
+    /// Reads again which complete trees there are; what was found unsound stays so.
+    pub fn refresh(&mut self) -> Result<(), SyncError> {
+        let mut known = Vec::new();
+        for revision in self.volume.revisions()? {
+            let before = self
+                .known
+                .iter()
+                .find(|known| known.revision.n == revision.n);
+            known.push(match before {
+                // Publishing by exchange moves trees.
+                Some(before) => Known {
+                    revision,
+                    ..before.clone()
+                },
+                None => {
+                    let header = Header::read(&revision.manifest);
+                    Known {
+                        sound: header.is_ok(),
+                        settings: header.map(|header| header.fingerprint).unwrap_or_default(),
+                        revision,
+                    }
+                }
+            });
+        }
+        self.known = known;
+        Ok(())
+    }
+
+    /// The tree that the link leads to.
+    pub fn live(&self) -> Result<Option<&Known>, SyncError> {
+        let live = self.volume.observe()?.live;
+        Ok(live.and_then(|live| self.known.iter().find(|known| known.revision.n == live.n)))
+    }
+
+    /// Whether the live tree is a directory at the link path, and a symbolic link is wanted there.
+    ///
+    /// Such a tree cannot be moved to where the link would lead without a moment in which readers
+    /// have none: another one has to be built.
+    pub fn live_takes_the_links_place(&self) -> Result<bool, SyncError> {
+        let observed = self.volume.observe()?;
+        Ok(observed.damage.is_some()
+            && observed
+                .live
+                .is_some_and(|live| live.path == self.volume.link_path()))
+    }
+
+    /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
+    pub fn inspect(&mut self, n: u64, budget: &Budget) -> Result<bool, SyncError> {
+        let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) else {
+            return Ok(false);
+        };
+        if known.sound
+            && let Some(damage) =
+                manifest::verify(&known.revision.path, &known.revision.manifest, budget)?
+        {
+            warn!(
+                commit = %known.revision.commit,
+                damage = printable(&damage),
+                "a published tree was altered; it will be built anew"
+            );
+            known.sound = false;
+        }
+        Ok(known.sound)
+    }
+
+    pub fn newest(&self) -> Option<&Known> {
+        self.known.iter().max_by_key(|known| known.revision.n)
+    }
+
+    pub fn newest_sound(&self, settings: &str) -> Option<Known> {
+        let sound = || self.known.iter().filter(|known| known.sound);
+        sound()
+            .filter(|known| known.settings == settings)
+            .max_by_key(|known| known.revision.n)
+            .or_else(|| sound().max_by_key(|known| known.revision.n))
+            .cloned()
+    }
+
+    pub fn revision(&self, n: u64) -> Result<Revision, SyncError> {
+        self.known
+            .iter()
+            .find(|known| known.revision.n == n)
+            .map(|known| known.revision.clone())
+            .ok_or_else(|| SyncError::new(Stage::Publish, Reason::Other, "the tree is gone"))
+    }
+}
