@@ -25,7 +25,7 @@ use crate::hooks;
 use crate::remote::{self, Advertised, RefName, Remote, Tip};
 use crate::store::{CommitInfo, Store};
 use crate::tree;
-use crate::volume::Volume;
+use crate::volume::{Observed, Volume};
 
 use decide::{Action, Candidate, decide};
 use disk::Disk;
@@ -132,7 +132,8 @@ impl Sync {
     /// The tree that is published, if it is sound, and its manifest.
     pub fn current(&self) -> Option<(Current, PathBuf)> {
         let disk = self.disk.as_ref()?;
-        let live = disk.live().ok()??;
+        let observed = disk.volume.observe().ok()?;
+        let live = disk.live(&observed)?;
         let manifest = live.revision.manifest.clone();
         live.sound
             .then(|| (self.describe(live.revision.commit), manifest))
@@ -160,7 +161,8 @@ impl Sync {
         budget: &Budget,
         report: &mut Report,
     ) -> Result<Outcome, SyncError> {
-        self.relink(budget, report)?;
+        // What happens to the link from here on is seen by the next cycle: publishing looks again.
+        let observed = self.relink(budget, report)?;
         for attempt in 1.. {
             let tip = report.time(Stage::Poll, || {
                 self.remote.tip(&self.target.reference, budget)
@@ -169,7 +171,7 @@ impl Sync {
                 Tip::At(tip) => tip,
                 Tip::Missing { empty } => return Err(self.missing(empty)),
             };
-            match self.bring_to(&tip, budget, report) {
+            match self.bring_to(&tip, &observed, budget, report) {
                 // Force-pushed or deleted since the poll: ask again.
                 Err(error)
                     if error.reason == Reason::RefMissing
@@ -187,42 +189,39 @@ impl Sync {
         unreachable!("the loop ends by returning at its last attempt")
     }
 
-    /// Points the link at the newest sound tree when it was deleted or leads nowhere.
+    /// Points the link at the newest sound tree when it was deleted or leads nowhere, and returns
+    /// what readers see then.
     ///
     /// Before the poll, so that readers have their tree back even while the remote is away.
-    fn relink(&mut self, budget: &Budget, report: &mut Report) -> Result<(), SyncError> {
-        let Some(disk) = &mut self.disk else {
-            return Ok(());
-        };
+    fn relink(&mut self, budget: &Budget, report: &mut Report) -> Result<Observed, SyncError> {
+        let disk = opened(&mut self.disk)?;
         let observed = disk.volume.observe()?;
-        let Some(damage) = observed.damage else {
-            return Ok(());
+        let Some(damage) = &observed.damage else {
+            return Ok(observed);
         };
-        if disk.live_takes_the_links_place()? {
-            return Ok(());
+        if observed.live_takes_the_links_place() {
+            return Ok(observed);
         }
         warn!(
-            damage = printable(&damage),
+            damage = printable(damage),
             "what readers see was damaged; mending it"
         );
         disk.refresh()?;
         loop {
             // Readers who still have a tree keep that one, even if a newer one was flipped back.
-            let live = observed.live.as_ref().map(|live| live.n);
             let Some(best) = disk
-                .known
-                .iter()
-                .find(|known| known.sound && Some(known.revision.n) == live)
+                .live(&observed)
+                .filter(|live| live.sound)
                 .cloned()
                 .or_else(|| disk.newest_sound(&self.settings))
             else {
-                return Ok(());
+                return Ok(observed);
             };
             if disk.inspect(best.revision.n, budget)? {
                 report.time(Stage::Publish, || disk.volume.publish(&best.revision))?;
                 disk.refresh()?;
                 info!(commit = %best.revision.commit, "the link is back on a sound tree");
-                return Ok(());
+                return disk.volume.observe();
             }
         }
     }
@@ -230,12 +229,13 @@ impl Sync {
     fn bring_to(
         &mut self,
         tip: &Advertised,
+        observed: &Observed,
         budget: &Budget,
         report: &mut Report,
     ) -> Result<Outcome, SyncError> {
         let disk = opened(&mut self.disk)?;
-        let live = disk.live()?;
-        let misplaced = disk.live_takes_the_links_place()?;
+        let live = disk.live(observed);
+        let misplaced = observed.live_takes_the_links_place();
         let candidates: Vec<_> = disk
             .known
             .iter()
@@ -265,7 +265,9 @@ impl Sync {
                 disk.refresh()?;
                 self.announce(tip, None)
             }
-            Action::Flip(_) | Action::Build => self.build_and_publish(tip, budget, report),
+            Action::Flip(_) | Action::Build => {
+                self.build_and_publish(tip, observed, budget, report)
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::error::{Reason, Stage, SyncError};
 use crate::remote::Advertised;
 use crate::tree::{self, Base, BuildRequest};
-use crate::volume::Revision;
+use crate::volume::{Observed, Revision};
 
 use super::fetching::{Wanted, fetch_submodules};
 use super::{Outcome, Report, Sync, opened};
@@ -20,11 +20,12 @@ impl Sync {
     pub(super) fn build_and_publish(
         &mut self,
         tip: &Advertised,
+        observed: &Observed,
         budget: &Budget,
         report: &mut Report,
     ) -> Result<Outcome, SyncError> {
         let started = Instant::now();
-        let built = match self.obtain_and_build(tip, budget, report) {
+        let built = match self.obtain_and_build(tip, observed, budget, report) {
             // A damaged store is rebuilt from the remote, once; the published tree stays up.
             Err(error) if error.reason == Reason::Store => {
                 warn!(
@@ -32,13 +33,12 @@ impl Sync {
                     "the object store is damaged; fetching it anew"
                 );
                 opened(&mut self.disk)?.store.wipe()?;
-                self.obtain_and_build(tip, budget, report)?
+                self.obtain_and_build(tip, observed, budget, report)?
             }
             other => other?,
         };
         let Some((revision, tree)) = built else {
-            let live = opened(&mut self.disk)?.live()?.map(|live| live.revision.n);
-            self.irrelevant = live.map(|n| (tip.commit, n));
+            self.irrelevant = observed.live.as_ref().map(|live| (tip.commit, live.n));
             debug!(commit = %tip.commit, "nothing changed under the watched paths");
             return Ok(Outcome::Unchanged);
         };
@@ -53,6 +53,7 @@ impl Sync {
     fn obtain_and_build(
         &mut self,
         tip: &Advertised,
+        observed: &Observed,
         budget: &Budget,
         report: &mut Report,
     ) -> Result<Option<(Revision, tree::Built)>, SyncError> {
@@ -82,9 +83,9 @@ impl Sync {
 
         if target.publish_on_paths
             && let Some(sparse) = &target.tree.sparse
-            && let Some(live) = disk.live()?
+            && let Some(live) = disk.live(observed)
             && live.sound
-            && !disk.live_takes_the_links_place()?
+            && !observed.live_takes_the_links_place()
             && live.settings == *settings
             && store.contains(live.revision.commit)
             && !tree::changed_under(store.path(), live.revision.commit, tip.commit, sparse)?

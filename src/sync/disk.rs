@@ -6,7 +6,7 @@ use crate::budget::Budget;
 use crate::error::{Reason, Stage, SyncError, printable};
 use crate::manifest::{self, Header};
 use crate::store::Store;
-use crate::volume::{Revision, Volume};
+use crate::volume::{Observed, Revision, Volume};
 
 /// The volume while it is open and locked, and its complete trees.
 pub(super) struct Disk {
@@ -53,22 +53,10 @@ impl Disk {
         Ok(())
     }
 
-    /// The tree that the link leads to.
-    pub fn live(&self) -> Result<Option<&Known>, SyncError> {
-        let live = self.volume.observe()?.live;
-        Ok(live.and_then(|live| self.known.iter().find(|known| known.revision.n == live.n)))
-    }
-
-    /// Whether the live tree is a directory at the link path, and a symbolic link is wanted there.
-    ///
-    /// Such a tree cannot be moved to where the link would lead without a moment in which readers
-    /// have none: another one has to be built.
-    pub fn live_takes_the_links_place(&self) -> Result<bool, SyncError> {
-        let observed = self.volume.observe()?;
-        Ok(observed.damage.is_some()
-            && observed
-                .live
-                .is_some_and(|live| live.path == self.volume.link_path()))
+    /// The tree that readers were seen to have.
+    pub fn live(&self, observed: &Observed) -> Option<&Known> {
+        let live = observed.live.as_ref()?;
+        self.known.iter().find(|known| known.revision.n == live.n)
     }
 
     /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
