@@ -143,7 +143,7 @@ impl Sync {
     ///
     /// # Errors
     /// The first step that failed. The link is then where it was, or, if it had been damaged, on
-    /// the newest sound tree.
+    /// the sound tree that readers saw last.
     pub fn cycle(&mut self, budget: &Budget, report: &mut Report) -> Result<Outcome, SyncError> {
         self.open(budget)?;
         let outcome = self.cycle_on_open_volume(budget, report);
@@ -189,8 +189,8 @@ impl Sync {
         unreachable!("the loop ends by returning at its last attempt")
     }
 
-    /// Points the link at the newest sound tree when it was deleted or leads nowhere, and returns
-    /// what readers see then.
+    /// Points the link at the sound tree that readers saw last when it was deleted or leads nowhere,
+    /// and returns what readers see then.
     ///
     /// Before the poll, so that readers have their tree back even while the remote is away.
     fn relink(&mut self, budget: &Budget, report: &mut Report) -> Result<Observed, SyncError> {
@@ -212,8 +212,8 @@ impl Sync {
             let Some(best) = disk
                 .live(&observed)
                 .filter(|live| live.sound)
+                .or_else(|| disk.last_seen())
                 .cloned()
-                .or_else(|| disk.newest_sound(&self.settings))
             else {
                 return Ok(observed);
             };

@@ -82,13 +82,13 @@ impl Disk {
         self.known.iter().max_by_key(|known| known.revision.n)
     }
 
-    pub fn newest_sound(&self, settings: &str) -> Option<Known> {
+    /// The sound tree that readers saw last, which after a force push need not be the newest.
+    pub fn last_seen(&self) -> Option<&Known> {
         let sound = || self.known.iter().filter(|known| known.sound);
-        sound()
-            .filter(|known| known.settings == settings)
-            .max_by_key(|known| known.revision.n)
-            .or_else(|| sound().max_by_key(|known| known.revision.n))
-            .cloned()
+        let n = self
+            .volume
+            .last_live(sound().map(|known| known.revision.n))?;
+        sound().find(|known| known.revision.n == n)
     }
 
     pub fn revision(&self, n: u64) -> Result<Revision, SyncError> {

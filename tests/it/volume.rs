@@ -612,6 +612,33 @@ fn pruning_without_a_link_spares_one_more() {
 }
 
 #[test]
+fn what_readers_saw_last_is_known_without_a_link_and_is_not_pruned() {
+    let place = Place::new(PublishMode::Symlink);
+    let volume = place.open().unwrap();
+    for digit in 1..=4 {
+        publish(&volume, digit);
+    }
+    let revisions = volume.revisions().unwrap();
+    volume.publish(&revisions[1]).unwrap();
+    fs::remove_file(&place.layout.link).unwrap();
+    assert_eq!(volume.last_live(1..=4), Some(2));
+    drop(volume);
+
+    let volume = place.open().unwrap();
+    assert_eq!(prune_now(&volume, 1), [1, 3]);
+    assert_eq!(volume.last_live([2, 4]), Some(2));
+    // Of those that retired, the last one; a time that nobody can read is no recent one.
+    volume.publish(&revisions[3]).unwrap();
+    volume.publish(&revisions[1]).unwrap();
+    assert_eq!(volume.last_live([4]), Some(4));
+    publish(&volume, 5);
+    fs::write(place.gvr("revisions/000004/retired"), "- 0 1000\n").unwrap();
+    assert_eq!(volume.last_live([2, 4]), Some(2));
+    fs::write(place.gvr("revisions/000002/retired"), "").unwrap();
+    assert_eq!(volume.last_live([2, 4]), Some(4));
+}
+
+#[test]
 fn a_spent_budget_stops_deleting_and_the_next_call_goes_on() {
     let place = Place::new(PublishMode::Symlink);
     let volume = place.open().unwrap();
