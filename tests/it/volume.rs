@@ -347,6 +347,22 @@ fn damage_to_link_and_tree_is_noticed_and_mended_by_publishing() {
 }
 
 #[test]
+fn a_tree_with_the_inode_number_of_a_deleted_one_is_not_taken_for_it() {
+    let place = Place::new(PublishMode::Exchange);
+    let volume = place.open().unwrap();
+    publish(&volume, 1);
+    fs::remove_dir_all(&place.layout.link).unwrap();
+    let revision = build(&volume, commit(2));
+    // As when the file system gives the number away at once.
+    let reused = fs::metadata(&revision.path).unwrap().ino();
+    let record = format!("{} {reused}\n", commit(1));
+    fs::write(place.gvr("revisions/000001/swap"), record).unwrap();
+    volume.publish(&revision).unwrap();
+    assert_eq!(live(&volume), Some(commit(2)));
+    assert_eq!(place.read(), commit(2).to_string());
+}
+
+#[test]
 fn a_tree_that_was_deleted_or_replaced_is_damage() {
     let place = Place::new(PublishMode::Symlink);
     let volume = place.open().unwrap();
