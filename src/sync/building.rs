@@ -66,7 +66,7 @@ impl Sync {
         } = self;
         let disk = opened(disk)?;
         let store = &disk.store;
-        if !store.contains(tip.commit) {
+        if !store.contains(tip.commit) || disk.lacks_history(tip.commit, &target.tree, settings) {
             let want = Wanted {
                 object: tip.object,
                 name: Some(&tip.name),

@@ -3,9 +3,11 @@
 use tracing::warn;
 
 use crate::budget::Budget;
+use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError, printable};
 use crate::manifest::{self, Header};
 use crate::store::Store;
+use crate::tree::TreeOptions;
 use crate::volume::{Observed, Revision, Volume};
 
 /// The volume while it is open and locked, and its complete trees.
@@ -51,6 +53,19 @@ impl Disk {
         }
         self.known = known;
         Ok(())
+    }
+
+    /// Whether the history in the store may have another depth than a new tree of the commit is to
+    /// show: the commit came, or the last fetch was made, under other settings.
+    pub fn lacks_history(&self, commit: Commit, options: &TreeOptions, settings: &str) -> bool {
+        let differs = |known: &Known| known.settings != settings;
+        options.git_dir
+            && !(options.depth == 0 && self.store.shallow().is_empty())
+            && (self.newest().is_none_or(differs)
+                || self
+                    .known
+                    .iter()
+                    .any(|known| known.revision.commit == commit && differs(known)))
     }
 
     /// The tree that readers were seen to have.
