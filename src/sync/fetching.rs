@@ -37,6 +37,8 @@ impl Wanted<'_> {
         budget: &Budget,
         report: &mut Report,
     ) -> Result<(), SyncError> {
+        // A server does not tell what a ref holds before it is sent.
+        self.check_kind(store)?;
         let fetched = report.time(Stage::Fetch, || {
             let haves = store.haves();
             let shallow = store.shallow();
@@ -59,6 +61,7 @@ impl Wanted<'_> {
                     Err(error) => Err(error),
                     Ok(fetched) => receiving
                         .finish(&fetched, &[self.commit])
+                        .map_err(|error| self.check_kind(store).err().unwrap_or(error))
                         .map(|()| Some(fetched)),
                 }
             };
@@ -73,6 +76,18 @@ impl Wanted<'_> {
         })?;
         report.fetched_bytes += fetched.bytes;
         Ok(())
+    }
+
+    /// Refuses what the store knows to be no commit.
+    fn check_kind(&self, store: &Store) -> Result<(), SyncError> {
+        match tree::other_than_commit(store.path(), self.commit) {
+            None => Ok(()),
+            Some(kind) => {
+                let id = self.commit.to_string();
+                let what = printable(self.name.unwrap_or(&id));
+                Err(remote::no_commit(Stage::Fetch, &what, kind))
+            }
+        }
     }
 }
 

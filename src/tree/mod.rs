@@ -179,6 +179,13 @@ pub fn build(request: &BuildRequest<'_>, budget: &Budget) -> Result<Built, SyncE
     Ok(built)
 }
 
+/// What an object in the store is, if it is there and no commit: `tree`, `blob` or `tag`.
+pub fn other_than_commit(store: &Path, object: Commit) -> Option<&'static str> {
+    let objects = objects::Objects::open(store).ok()?;
+    let (_, kind) = objects::header(&objects.odb().ok()?, object.oid()).ok()?;
+    (kind != ObjectType::Commit).then(|| kind.str())
+}
+
 impl TreeOptions {
     /// Changes if and only if what readers see of a commit changes.
     pub fn fingerprint(&self) -> String {
