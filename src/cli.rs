@@ -166,13 +166,15 @@ pub struct Flags {
     /// Sync once, then exit
     ///
     /// Exits 0 once the link is on the remote's commit, and 1 at the first failure (see
-    /// --init-max-failures and --allow-stale).
+    /// --init-max-failures and --allow-stale). SIGTERM ends it with 0 at any moment, published or not.
     #[arg(long, env = "GVR_ONE_TIME", value_parser = BoolishValueParser::new(), num_args = 0..=1,
           require_equals = true, default_value = "false", default_missing_value = "true",
           action = ArgAction::Set, hide_default_value = true, hide_possible_values = true)]
     pub one_time: bool,
 
     /// How many commits of history to keep in the store; 0 for all
+    ///
+    /// Readers see it with --git-dir only: there, another depth makes another revision at once.
     #[arg(long, env = "GVR_DEPTH", default_value_t = 1, value_name = "COMMITS")]
     pub depth: u32,
 
@@ -390,6 +392,8 @@ pub struct Flags {
     pub publish: Publish,
 
     /// The largest tree to write, in bytes; larger ones are refused
+    ///
+    /// Also the largest pack to receive. Default: no limit but --sync-timeout and the disk.
     #[arg(
         long,
         env = "GVR_MAX_TREE_BYTES",
@@ -399,6 +403,8 @@ pub struct Flags {
     pub max_tree_bytes: Option<u64>,
 
     /// The largest number of files to write; larger trees are refused
+    ///
+    /// Default: no limit.
     #[arg(
         long,
         env = "GVR_MAX_FILES",

@@ -225,6 +225,7 @@ impl Config {
                 },
                 sparse,
                 git_dir: flags.git_dir,
+                depth: flags.depth,
                 max_bytes: flags.max_tree_bytes,
                 max_files: flags.max_files,
             },

@@ -60,6 +60,12 @@ impl LocalRemote {
                 )
                 .with_hint("check --repo: it must name a repository, or its work tree")
                 .with_source(cause),
+                // What libgit2 says of `extensions.objectFormat`; git knows two of them.
+                _ if cause.message().contains("objectformat")
+                    || cause.message().contains("object format") =>
+                {
+                    super::object_format(stage, &self.path.display(), "sha256").with_source(cause)
+                }
                 _ => self.failed(stage, "open", cause),
             })
     }
@@ -82,8 +88,14 @@ impl LocalRemote {
         let Some(object) = reference.target() else {
             return Ok(Tip::Missing { empty: false });
         };
-        let commit = repository
-            .find_object(object, None)
+        let peeled = repository.find_object(object, None).and_then(beyond_tags);
+        if let Ok(peeled) = &peeled
+            && let Some(kind @ (ObjectType::Tree | ObjectType::Blob)) = peeled.kind()
+        {
+            let what = format!("{name} of {}", self.path.display());
+            return Err(super::no_commit(Stage::Poll, &what, kind.str()));
+        }
+        let commit = peeled
             .and_then(|object| object.peel_to_commit())
             .map_err(|cause| {
                 SyncError::new(
@@ -174,7 +186,12 @@ impl Remote for LocalRemote {
         let want = repository
             .find_object(request.want.oid(), None)
             .map_err(missing)?;
-        let commit = want.peel_to_commit().map_err(missing)?;
+        let peeled = beyond_tags(want.clone()).map_err(missing)?;
+        if let Some(kind @ (ObjectType::Tree | ObjectType::Blob)) = peeled.kind() {
+            let id = request.want.to_string();
+            return Err(super::no_commit(Stage::Fetch, &id, kind.str()));
+        }
+        let commit = peeled.peel_to_commit().map_err(missing)?;
         let failed = |cause: git2::Error| match budget.check() {
             Err(cause) => SyncError::interrupted(Stage::Fetch, "the fetch", cause),
             Ok(()) => self.failed(Stage::Fetch, "read", cause),
@@ -216,6 +233,14 @@ impl Remote for LocalRemote {
             shallow: chosen.boundary,
         })
     }
+}
+
+/// What a tag, or a tag of a tag, stands for in the end; any other object stands for itself.
+fn beyond_tags(mut object: Object<'_>) -> Result<Object<'_>, git2::Error> {
+    while let Some(tag) = object.as_tag() {
+        object = tag.target()?;
+    }
+    Ok(object)
 }
 
 /// The part of the history that was asked for.

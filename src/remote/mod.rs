@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::budget::Budget;
 use crate::commit::Commit;
-use crate::error::SyncError;
+use crate::error::{Reason, Stage, SyncError};
 use crate::repo_url::RepoUrl;
 use crate::secret::Secret;
 
@@ -151,6 +151,29 @@ pub fn open(config: &RemoteConfig) -> Result<Box<dyn Remote>, SyncError> {
         RepoUrl::Ssh(_) => Ok(Box::new(SshRemote::new(config)?)),
         RepoUrl::Local(path) => Ok(Box::new(LocalRemote::new(path))),
     }
+}
+
+/// The error for a ref, or an object, that stands for something else than a commit.
+pub fn no_commit(stage: Stage, what: &str, kind: &str) -> SyncError {
+    SyncError::new(
+        stage,
+        Reason::RefMissing,
+        format!("{what} leads to a {kind}, not to a commit"),
+    )
+    .with_hint("let --ref name a branch, a tag of a commit, or a full commit id")
+}
+
+/// The error for a repository that names its objects by another hash than SHA-1.
+fn object_format(stage: Stage, remote: &dyn fmt::Display, format: &str) -> SyncError {
+    SyncError::new(
+        stage,
+        Reason::Protocol,
+        format!("{remote} has the object format {format}, and only sha1 can be read"),
+    )
+    .with_hint(
+        "follow a repository in git's default format: one made with `git init \
+         --object-format=sha1` that the same files are pushed to",
+    )
 }
 
 /// Everything needed to reach a remote: resolved, absolute, validated.

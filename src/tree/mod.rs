@@ -81,6 +81,9 @@ pub struct TreeOptions {
     pub sparse: Option<Sparse>,
     /// Whether to leave a `.git` directory, so that git commands work in the tree.
     pub git_dir: bool,
+    /// How many commits of history the `.git` directory shows; 0 for all. Written down only: the
+    /// store must hold them.
+    pub depth: u32,
     /// Most bytes that the files of the tree may have together.
     pub max_bytes: Option<u64>,
     /// Most files, links and directories that the tree may have.
@@ -176,14 +179,24 @@ pub fn build(request: &BuildRequest<'_>, budget: &Budget) -> Result<Built, SyncE
     Ok(built)
 }
 
+/// What an object in the store is, if it is there and no commit: `tree`, `blob` or `tag`.
+pub fn other_than_commit(store: &Path, object: Commit) -> Option<&'static str> {
+    let objects = objects::Objects::open(store).ok()?;
+    let (_, kind) = objects::header(&objects.odb().ok()?, object.oid()).ok()?;
+    (kind != ObjectType::Commit).then(|| kind.str())
+}
+
 impl TreeOptions {
     /// Changes if and only if what readers see of a commit changes.
     pub fn fingerprint(&self) -> String {
+        let history = match self.git_dir {
+            true => format!("depth={}", self.depth),
+            false => "none".to_owned(),
+        };
         digest(&format!(
-            "{} {} {}",
+            "{} {} history={history}",
             self.selection(),
             self.modes(),
-            self.git_dir
         ))
     }
 

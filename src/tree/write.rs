@@ -5,9 +5,14 @@
 //! the tree times the width of a task. A directory comes into being with its first file: as in
 //! git, an empty tree leaves nothing.
 
+mod base;
+mod child;
+mod copy;
 mod directory;
 mod leaf;
+mod plan;
 mod task;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,7 +29,8 @@ use crate::budget::Budget;
 use crate::error::{Reason, Stage, SyncError};
 use crate::manifest::{Header, Manifest, ManifestWriter};
 use directory::Roots;
-use task::{Task, Worker};
+use task::Task;
+use worker::Worker;
 
 /// Most remarks of one kind that are kept.
 const REMARKS: usize = 20;

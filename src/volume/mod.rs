@@ -88,6 +88,8 @@ pub struct Observed {
     pub live: Option<Revision>,
     /// What somebody else did to the link or to the tree: a reason to publish again.
     pub damage: Option<String>,
+    /// Whether the live tree is a directory at the link path where a symbolic link is wanted.
+    misplaced: bool,
 }
 
 /// An open, locked root. Dropping it releases the lock.
@@ -178,11 +180,6 @@ impl Volume {
         &self.store
     }
 
-    /// The path that readers use, without symbolic links in its directory.
-    pub fn link_path(&self) -> &Path {
-        &self.link
-    }
-
     /// The root, without symbolic links.
     pub fn root(&self) -> &Path {
         &self.root
@@ -243,12 +240,16 @@ impl Volume {
                 };
                 match live {
                     Some(revision) if !self.has_manifest(revision.n) => Ok(Observed::default()),
-                    Some(live) => Ok(Observed {
-                        damage: (self.mode == PublishMode::Symlink).then(|| {
-                            "the link is a directory from publishing by exchange".to_owned()
-                        }),
-                        live: Some(live),
-                    }),
+                    Some(live) => {
+                        let misplaced = self.mode == PublishMode::Symlink;
+                        Ok(Observed {
+                            damage: misplaced.then(|| {
+                                "the link is a directory from publishing by exchange".to_owned()
+                            }),
+                            live: Some(live),
+                            misplaced,
+                        })
+                    }
                     None if self.mode == PublishMode::Exchange && self.link_is_empty() => {
                         self.observe_nothing()
                     }
@@ -283,8 +284,8 @@ impl Volume {
     fn observe_nothing(&self) -> Result<Observed, SyncError> {
         let published_before = self.revisions()?;
         Ok(Observed {
-            live: None,
             damage: (!published_before.is_empty()).then(|| "the link is gone".to_owned()),
+            ..Observed::default()
         })
     }
 
@@ -317,6 +318,7 @@ impl Volume {
             live: Some(self.revision(n, &name, commit)),
             damage: (self.mode == PublishMode::Exchange)
                 .then(|| "the link is symbolic, and a directory is wanted".to_owned()),
+            misplaced: false,
         })
     }
 
@@ -412,10 +414,18 @@ impl Volume {
 }
 
 impl Observed {
+    /// Whether the live tree is a directory at the link path, and a symbolic link is wanted there.
+    ///
+    /// Such a tree cannot be moved to where the link would lead without a moment in which readers
+    /// have none: another one has to be built.
+    pub fn live_takes_the_links_place(&self) -> bool {
+        self.misplaced
+    }
+
     fn damaged(what: &str) -> Self {
         Self {
-            live: None,
             damage: Some(what.to_owned()),
+            ..Self::default()
         }
     }
 }

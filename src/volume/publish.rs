@@ -85,11 +85,11 @@ impl Volume {
             commit: home.commit,
             inode,
         };
-        self.write_small(
-            &format!("{REVISIONS}/{}/{SWAP}", dir_name(home.n)),
-            &record.text(),
-        )
-        .map_err(|cause| SyncError::disk(Stage::Publish, "prepare", &home.path, cause))?;
+        let prepared = self.forget_swaps_of(inode, home.n).and_then(|()| {
+            let name = format!("{REVISIONS}/{}/{SWAP}", dir_name(home.n));
+            self.write_small(&name, &record.text())
+        });
+        prepared.map_err(|cause| SyncError::disk(Stage::Publish, "prepare", &home.path, cause))?;
         let occupied = rustix::fs::lstat(&self.link).is_ok() && !self.link_is_empty();
         let moved = if occupied {
             swap(&home.path, &self.link)
@@ -110,6 +110,18 @@ impl Volume {
             }
         })?;
         self.settle().map_err(|error| error.at(Stage::Publish))
+    }
+
+    /// Removes what other revisions recorded of this inode: their tree is gone, somebody deleted it,
+    /// and the file system gave its number to another one.
+    fn forget_swaps_of(&self, inode: u64, except: u64) -> io::Result<()> {
+        for slot in self.scan()? {
+            if slot.n != except && slot.swap.is_some_and(|swap| swap.inode == inode) {
+                let path = format!("{REVISIONS}/{}/{SWAP}", slot.name);
+                rustix::fs::unlinkat(&self.gvr_fd, path, AtFlags::empty())?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts every tree that an exchange moved, or was about to move, where it belongs. Does

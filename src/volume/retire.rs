@@ -4,10 +4,12 @@
 //! kill came in between). The time is written into its directory with both clocks: within one boot
 //! only the one that nobody can set counts.
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use rustix::time::ClockId;
 
+use super::scan::Slot;
 use super::{RETIRED, REVISIONS, Volume, dir_name};
 use crate::budget::Budget;
 use crate::error::{Stage, SyncError};
@@ -101,7 +103,42 @@ impl Moment {
     }
 }
 
+/// Until when readers saw a revision, as its directory tells.
+#[derive(Debug)]
+enum Seen {
+    /// Nobody can read what was written down.
+    Unknown,
+    Until(Moment),
+    /// It never retired: it is live, or was when the link was lost.
+    Last,
+}
+
+impl Seen {
+    /// Whether it was not before the other, as far as it is known.
+    fn is_after(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Last, _) | (_, Self::Unknown) => true,
+            (Self::Until(this), Self::Until(other)) => this.since(other).is_some(),
+            _ => false,
+        }
+    }
+}
+
 impl Volume {
+    /// Which of these revisions readers saw last, wherever the link leads now: the one that never
+    /// retired, or else the last that did. The newest, where the disk does not tell more (a kill
+    /// between a flip and the retirement that it brings).
+    pub fn last_live(&self, among: impl IntoIterator<Item = u64>) -> Option<u64> {
+        among
+            .into_iter()
+            .map(|n| (n, self.seen(n)))
+            .reduce(|best, other| match other.1.is_after(&best.1) {
+                true => other,
+                false => best,
+            })
+            .map(|(n, _)| n)
+    }
+
     /// Removes old revisions, never the live one, and empties the trash for as long as `budget`
     /// allows: give it a short one, off the critical path, and call again while
     /// [`Pruned::pending`].
@@ -116,14 +153,17 @@ impl Volume {
             SyncError::disk(Stage::Prune, "read", &self.gvr.join(REVISIONS), cause)
         })?;
         let at_link = self.inode_at_link();
-        let linked = self.linked(&slots);
-        // Without a link nobody knows which one readers will be given next.
-        let mut spared = policy.keep.saturating_add(usize::from(linked.is_none()));
+        // Without a link, readers will be given the one that they saw last.
+        let live = self.linked(&slots).or_else(|| {
+            let complete = |slot: &&Slot| self.complete_slot(slot, at_link).is_some();
+            self.last_live(slots.iter().filter(complete).map(|slot| slot.n))
+        });
+        let mut spared = policy.keep;
         let mut pruned = Pruned::default();
         for slot in slots.iter().rev() {
             let complete = self.complete_slot(slot, at_link).is_some();
             pruned.left += usize::from(complete);
-            if Some(slot.n) == linked {
+            if Some(slot.n) == live {
                 continue;
             }
             let retired = self.retired(slot.n, now);
@@ -154,19 +194,29 @@ impl Volume {
 
     /// When a revision that is not live retired: now, if nobody wrote it down.
     fn retired(&self, n: u64, now: &Moment) -> Moment {
-        let path = self
-            .gvr
-            .join(format!("{REVISIONS}/{}/{RETIRED}", dir_name(n)));
-        let written = std::fs::read_to_string(path)
-            .ok()
-            .and_then(|text| Moment::parse(&text));
-        let known = written.or_else(|| self.memory().retired.get(&n).cloned());
-        match known {
-            Some(moment) if now.since(&moment).is_some() => moment,
+        match self.seen(n) {
+            Seen::Until(moment) if now.since(&moment).is_some() => moment,
             _ => {
                 self.stamp(n, now);
                 now.clone()
             }
+        }
+    }
+
+    fn seen(&self, n: u64) -> Seen {
+        let path = self
+            .gvr
+            .join(format!("{REVISIONS}/{}/{RETIRED}", dir_name(n)));
+        let written = std::fs::read_to_string(path);
+        let known = written
+            .as_ref()
+            .ok()
+            .and_then(|text| Moment::parse(text))
+            .or_else(|| self.memory().retired.get(&n).cloned());
+        match (known, written) {
+            (Some(moment), _) => Seen::Until(moment),
+            (None, Err(cause)) if cause.kind() == io::ErrorKind::NotFound => Seen::Last,
+            (None, _) => Seen::Unknown,
         }
     }
 

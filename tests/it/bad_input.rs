@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::answers::{Answers, BadServer};
 use crate::support::foreign::Volume;
+use crate::support::http_server::HttpServer;
 use crate::support::root::Root;
 use crate::support::sidecar::{Launch, field};
 use crate::support::upstream::{Upstream, git};
@@ -148,6 +149,78 @@ fn each_bad_repository_or_ref_has_its_own_message_and_reason() {
         if let Some(other) = messages.insert(message.clone(), case) {
             panic!("{case} and {other} say the same: {message}");
         }
+    }
+}
+
+#[test]
+fn a_repository_in_sha256_format_is_refused_with_what_to_do() {
+    let site = tempfile::tempdir().unwrap();
+    let repository = site.path().join("repo.git");
+    let run = |args: &[&str]| {
+        let done = git(site.path()).args(args).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {done:?}");
+    };
+    run(&["init", "--quiet", "--object-format=sha256", "work"]);
+    run(&[
+        "-C",
+        "work",
+        "commit",
+        "--quiet",
+        "--allow-empty",
+        "-m",
+        "x",
+    ]);
+    run(&["clone", "--quiet", "--bare", "work", "repo.git"]);
+    let server = HttpServer::start(site.path());
+    let file = format!("file://{}", repository.display());
+    for (repo, version_0) in [
+        (file, false),
+        (server.url("repo.git"), false),
+        (server.url("repo.git"), true),
+    ] {
+        server.only_version_0(version_0);
+        let root = Root::new();
+        Launch::one_time(&repo, &root).run().assert_failed(
+            &[1],
+            &["object format sha256", "only sha1", "--object-format=sha1"],
+        );
+        assert_eq!(root.commit(), None);
+    }
+}
+
+#[test]
+fn a_tag_of_a_tree_or_a_file_is_refused_with_what_to_do() {
+    let upstream = Upstream::new();
+    let published = upstream.commit(&[("file", "text")]);
+    upstream.git(&["tag", "tree", "main^{tree}"]);
+    upstream.git(&["tag", "blob", "main:file"]);
+    upstream.git(&["tag", "-a", "-m", "x", "annotated", "main^{tree}"]);
+    let site = upstream.path().parent().unwrap();
+    let server = HttpServer::start(site);
+    let tree = upstream.git(&["rev-parse", "main^{tree}"]);
+    for (repo, version_0) in [
+        (upstream.url(), false),
+        (server.url("upstream.git"), false),
+        (server.url("upstream.git"), true),
+    ] {
+        server.only_version_0(version_0);
+        let root = Root::new();
+        Launch::one_time(&repo, &root).succeed();
+        for (name, kind) in [
+            ("tree", "tree"),
+            ("blob", "blob"),
+            ("annotated", "tree"),
+            (&tree, "tree"),
+        ] {
+            // The second time, what was fetched is there.
+            for _ in 0..2 {
+                let failed = Launch::one_time(&repo, &root).flag("ref", name).run();
+                let says = format!("leads to a {kind}, not to a commit");
+                failed.assert_failed(&[1], &[name, &says, "let --ref name a branch"]);
+            }
+        }
+        root.assert_published(&upstream, &published);
+        root.assert_tidy(&[]);
     }
 }
 

@@ -215,6 +215,34 @@ fn a_link_that_is_deleted_or_replaced_comes_back() {
 }
 
 #[test]
+fn a_link_that_is_deleted_leads_to_what_readers_saw_last_and_not_to_the_newest() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let old = upstream.tip("main");
+    let mut sidecar = published(&upstream, &root);
+    let withdrawn = upstream.commit(&[("secret", "pushed by mistake")]);
+    sidecar.wait_for(&root, &withdrawn);
+    upstream.force_push("main", &old);
+    sidecar.wait_for(&root, &old);
+    upstream.remove();
+    // While it runs, and across a restart.
+    for restart in [false, true] {
+        if restart {
+            sidecar.kill();
+        }
+        fs::remove_file(root.link()).unwrap();
+        if restart {
+            sidecar = Launch::new(&upstream.url(), &root).spawn();
+        }
+        sidecar.wait_while_alive("the link", |_| root.commit().is_some());
+        assert_eq!(root.commit().as_deref(), Some(&*old), "restart: {restart}");
+    }
+    let newest = root.revisions().pop().unwrap();
+    assert_eq!(newest.1, withdrawn, "there was nothing to choose from");
+    sidecar.stop();
+}
+
+#[test]
 fn a_link_that_became_a_file_or_a_directory_is_a_failure_until_it_is_taken_away() {
     let upstream = Upstream::new();
     let root = Root::new();

@@ -347,6 +347,22 @@ fn damage_to_link_and_tree_is_noticed_and_mended_by_publishing() {
 }
 
 #[test]
+fn a_tree_with_the_inode_number_of_a_deleted_one_is_not_taken_for_it() {
+    let place = Place::new(PublishMode::Exchange);
+    let volume = place.open().unwrap();
+    publish(&volume, 1);
+    fs::remove_dir_all(&place.layout.link).unwrap();
+    let revision = build(&volume, commit(2));
+    // As when the file system gives the number away at once.
+    let reused = fs::metadata(&revision.path).unwrap().ino();
+    let record = format!("{} {reused}\n", commit(1));
+    fs::write(place.gvr("revisions/000001/swap"), record).unwrap();
+    volume.publish(&revision).unwrap();
+    assert_eq!(live(&volume), Some(commit(2)));
+    assert_eq!(place.read(), commit(2).to_string());
+}
+
+#[test]
 fn a_tree_that_was_deleted_or_replaced_is_damage() {
     let place = Place::new(PublishMode::Symlink);
     let volume = place.open().unwrap();
@@ -609,6 +625,33 @@ fn pruning_without_a_link_spares_one_more() {
     fs::remove_file(&place.layout.link).unwrap();
     assert_eq!(prune_now(&volume, 1), [1]);
     assert_eq!(volume.revisions().unwrap().len(), 2);
+}
+
+#[test]
+fn what_readers_saw_last_is_known_without_a_link_and_is_not_pruned() {
+    let place = Place::new(PublishMode::Symlink);
+    let volume = place.open().unwrap();
+    for digit in 1..=4 {
+        publish(&volume, digit);
+    }
+    let revisions = volume.revisions().unwrap();
+    volume.publish(&revisions[1]).unwrap();
+    fs::remove_file(&place.layout.link).unwrap();
+    assert_eq!(volume.last_live(1..=4), Some(2));
+    drop(volume);
+
+    let volume = place.open().unwrap();
+    assert_eq!(prune_now(&volume, 1), [1, 3]);
+    assert_eq!(volume.last_live([2, 4]), Some(2));
+    // Of those that retired, the last one; a time that nobody can read is no recent one.
+    volume.publish(&revisions[3]).unwrap();
+    volume.publish(&revisions[1]).unwrap();
+    assert_eq!(volume.last_live([4]), Some(4));
+    publish(&volume, 5);
+    fs::write(place.gvr("revisions/000004/retired"), "- 0 1000\n").unwrap();
+    assert_eq!(volume.last_live([2, 4]), Some(2));
+    fs::write(place.gvr("revisions/000002/retired"), "").unwrap();
+    assert_eq!(volume.last_live([2, 4]), Some(4));
 }
 
 #[test]

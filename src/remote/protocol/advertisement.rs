@@ -241,10 +241,7 @@ fn only_sha1(format: &[u8]) -> Result<(), ProtocolError> {
     if format == b"sha1" {
         return Ok(());
     }
-    Err(ProtocolError::Unsupported(format!(
-        "its object format is {}, and only sha1 is supported",
-        quote(format)
-    )))
+    Err(ProtocolError::ObjectFormat(quote(format)))
 }
 
 #[cfg(test)]
@@ -355,7 +352,7 @@ mod tests {
             assert!(
                 matches!(
                     read(&RefName::Head, lines),
-                    Err(ProtocolError::Unsupported(_))
+                    Err(ProtocolError::Unsupported(_) | ProtocolError::ObjectFormat(_))
                 ),
                 "{lines:?}"
             );

@@ -14,6 +14,8 @@ pub enum ProtocolError {
     Malformed(String),
     /// It is in order, but asks for something that this program cannot do.
     Unsupported(String),
+    /// The repository names its objects by another hash than SHA-1 (printable).
+    ObjectFormat(String),
     /// It ended before it was complete.
     Truncated,
     /// It is larger than we take.
@@ -48,6 +50,7 @@ impl ProtocolError {
                 Reason::Protocol,
                 format!("{remote} cannot be used: {what}"),
             ),
+            Self::ObjectFormat(format) => crate::remote::object_format(stage, remote, &format),
             Self::Truncated => SyncError::new(
                 stage,
                 Reason::Network,
@@ -118,6 +121,7 @@ impl fmt::Display for ProtocolError {
             Self::Malformed(what) | Self::Unsupported(what) | Self::TooLarge(what) => {
                 f.write_str(what)
             }
+            Self::ObjectFormat(format) => write!(f, "its object format is {format}"),
             Self::Truncated => f.write_str("the answer ended before it was complete"),
             Self::Refused(text) => write!(f, "the remote refused: {text}"),
             Self::Sink(error) => error.fmt(f),

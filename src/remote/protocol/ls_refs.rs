@@ -1,39 +1,37 @@
-//! `ls-refs`: the one question of a poll (gitprotocol-v2, "ls-refs").
+//! `ls-refs` about one ref: the question of a poll (gitprotocol-v2, "ls-refs").
 
 use crate::remote::{RefName, Tip};
 
-use super::advertisement::too_many_refs;
-use super::error::{ProtocolError, quote};
-use super::pkt_line::{Machine, Packet, Step, encode, encode_delim, encode_flush};
-use super::refs::{RefPicker, object_id};
-use super::{AGENT, MAX_REF_LIST};
+use super::error::ProtocolError;
+use super::pkt_line::{Machine, Packet, Step};
+use super::ref_list::{RefList, request};
+use super::refs::RefPicker;
 
 /// Reads the answer to [`ls_refs_request`].
 #[derive(Debug)]
 pub struct LsRefs {
     picker: RefPicker,
-    bytes: u64,
-    done: bool,
+    list: RefList,
 }
 
 /// The request for one ref, and for HEAD, which tells an empty repository from a missing ref.
 ///
 /// The server matches prefixes: a ref `v1` also brings `v1.1`, and [`LsRefs`] drops it.
 pub fn ls_refs_request(name: &RefName) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    encode(&mut out, "command=ls-refs\n");
-    encode(&mut out, format!("agent={AGENT}\n"));
-    encode_delim(&mut out);
-    encode(&mut out, "peel\n");
-    encode(&mut out, "symrefs\n");
-    for wanted in RefPicker::new(name).wanted() {
-        encode(&mut out, format!("ref-prefix {wanted}\n"));
-    }
+    let picker = RefPicker::new(name);
+    let mut prefixes: Vec<_> = picker
+        .wanted()
+        .iter()
+        .map(|wanted| format!("ref-prefix {wanted}"))
+        .collect();
     if *name != RefName::Head {
-        encode(&mut out, "ref-prefix HEAD\n");
+        prefixes.push("ref-prefix HEAD".to_owned());
     }
-    encode_flush(&mut out);
-    out
+    request(
+        ["peel", "symrefs"]
+            .into_iter()
+            .chain(prefixes.iter().map(String::as_str)),
+    )
 }
 
 impl LsRefs {
@@ -41,8 +39,7 @@ impl LsRefs {
     pub fn new(name: &RefName) -> Self {
         Self {
             picker: RefPicker::new(name),
-            bytes: 0,
-            done: false,
+            list: RefList::default(),
         }
     }
 
@@ -51,64 +48,27 @@ impl LsRefs {
     /// # Errors
     /// When the answer ended before.
     pub fn finish(mut self) -> Result<Tip, ProtocolError> {
-        match self.done {
-            true => Ok(self.picker.tip()),
-            false => Err(ProtocolError::Truncated),
-        }
-    }
-
-    /// `<id> <name>[ symref-target:<name>][ peeled:<id>]`
-    fn one_ref(&mut self, line: &[u8]) -> Result<(), ProtocolError> {
-        let mut words = line.split(|b| *b == b' ');
-        let (Some(id), Some(name)) = (words.next(), words.next()) else {
-            return Err(ProtocolError::malformed(format!(
-                "expected a ref, got \"{}\"",
-                quote(line)
-            )));
-        };
-        if id == b"unborn" {
-            return Ok(());
-        }
-        let mut peeled = None;
-        for word in words {
-            if let Some(id) = word.strip_prefix(b"peeled:") {
-                peeled = Some(object_id(id)?);
-            } else if let Some(target) = word.strip_prefix(b"symref-target:")
-                && name == b"HEAD"
-            {
-                self.picker.take_head_target(target);
-            }
-        }
-        self.picker.take(name, object_id(id)?, peeled);
-        Ok(())
+        self.list.finish().map(|()| self.picker.tip())
     }
 }
 
 impl Machine for LsRefs {
     fn packet(&mut self, packet: Packet<'_>) -> Result<Step, ProtocolError> {
-        match packet {
-            Packet::Data(payload) => {
-                self.bytes += payload.len() as u64 + 4;
-                if self.bytes > MAX_REF_LIST {
-                    return Err(too_many_refs());
-                }
-                self.one_ref(Packet::line(payload)?)?;
-                Ok(Step::More)
+        let picker = &mut self.picker;
+        self.list.packet(packet, |listed| {
+            if let Some(target) = listed.symref_target
+                && listed.name == b"HEAD"
+            {
+                picker.take_head_target(target);
             }
-            Packet::Flush => {
-                self.done = true;
-                Ok(Step::Done)
-            }
-            other => Err(ProtocolError::malformed(format!(
-                "a {other:?} packet in the list of refs"
-            ))),
-        }
+            picker.take(listed.name, listed.object, listed.peeled);
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::pkt_line::Decoder;
+    use super::super::pkt_line::{Decoder, encode, encode_flush};
     use super::*;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

@@ -2,7 +2,7 @@
 //!
 //! Answers are read by push: whoever owns the connection gives the bytes it got, in pieces of any
 //! size, to a [`Decoder`], which cuts them into packets for a [`Machine`]: [`Advertisement`],
-//! [`LsRefs`] or [`FetchAnswer`]. Requests are byte vectors. Nothing is buffered beyond one packet,
+//! [`LsRefs`], [`Tags`] or [`FetchAnswer`]. Requests are byte vectors. Nothing is buffered beyond one packet,
 //! so an answer may be of any size.
 //!
 //! This module opens no connection and knows no deadline, no URL and no store.
@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 mod ls_refs;
 mod pkt_line;
+mod ref_list;
 mod refs;
 mod tags;
 

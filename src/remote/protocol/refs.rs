@@ -128,7 +128,7 @@ pub(super) fn check_object_id(text: &[u8]) -> Result<(), ProtocolError> {
 
 fn not_an_id(text: &[u8]) -> ProtocolError {
     if text.len() == 64 && text.iter().all(u8::is_ascii_hexdigit) {
-        return ProtocolError::Unsupported("its object ids are SHA-256".to_owned());
+        return ProtocolError::ObjectFormat("sha256".to_owned());
     }
     ProtocolError::malformed(format!("expected an object id, got \"{}\"", quote(text)))
 }

@@ -2,30 +2,20 @@
 
 use crate::remote::Advertised;
 
-use super::advertisement::too_many_refs;
-use super::error::{ProtocolError, quote};
-use super::pkt_line::{Machine, Packet, Step, encode, encode_delim, encode_flush};
-use super::refs::object_id;
-use super::{AGENT, MAX_REF_LIST};
+use super::error::ProtocolError;
+use super::pkt_line::{Machine, Packet, Step};
+use super::ref_list::{RefList, request};
 
 /// Reads the answer to [`tags_request`].
 #[derive(Debug, Default)]
 pub struct Tags {
     found: Vec<Advertised>,
-    bytes: u64,
-    done: bool,
+    list: RefList,
 }
 
 /// The request for every ref under `refs/tags/`.
 pub fn tags_request() -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    encode(&mut out, "command=ls-refs\n");
-    encode(&mut out, format!("agent={AGENT}\n"));
-    encode_delim(&mut out);
-    encode(&mut out, "peel\n");
-    encode(&mut out, "ref-prefix refs/tags/\n");
-    encode_flush(&mut out);
-    out
+    request(["peel", "ref-prefix refs/tags/"])
 }
 
 impl Tags {
@@ -34,67 +24,31 @@ impl Tags {
     /// # Errors
     /// When the answer ended before.
     pub fn finish(self) -> Result<Vec<Advertised>, ProtocolError> {
-        match self.done {
-            true => Ok(self.found),
-            false => Err(ProtocolError::Truncated),
-        }
-    }
-
-    /// `<id> <name>[ peeled:<id>]`
-    fn one_ref(&mut self, line: &[u8]) -> Result<(), ProtocolError> {
-        let mut words = line.split(|b| *b == b' ');
-        let (Some(id), Some(name)) = (words.next(), words.next()) else {
-            return Err(ProtocolError::malformed(format!(
-                "expected a tag, got \"{}\"",
-                quote(line)
-            )));
-        };
-        let object = object_id(id)?;
-        let mut commit = object;
-        for word in words {
-            if let Some(peeled) = word.strip_prefix(b"peeled:") {
-                commit = object_id(peeled)?;
-            }
-        }
-        // A name that is not UTF-8 is no name that git describe would print as it is.
-        if let Ok(name) = std::str::from_utf8(name)
-            && name.starts_with("refs/tags/")
-        {
-            self.found.push(Advertised {
-                name: name.to_owned(),
-                object,
-                commit,
-            });
-        }
-        Ok(())
+        self.list.finish().map(|()| self.found)
     }
 }
 
 impl Machine for Tags {
     fn packet(&mut self, packet: Packet<'_>) -> Result<Step, ProtocolError> {
-        match packet {
-            Packet::Data(payload) => {
-                self.bytes += payload.len() as u64 + 4;
-                if self.bytes > MAX_REF_LIST {
-                    return Err(too_many_refs());
-                }
-                self.one_ref(Packet::line(payload)?)?;
-                Ok(Step::More)
+        let found = &mut self.found;
+        self.list.packet(packet, |listed| {
+            // A name that is not UTF-8 is no name that git describe would print as it is.
+            if let Ok(name) = std::str::from_utf8(listed.name)
+                && name.starts_with("refs/tags/")
+            {
+                found.push(Advertised {
+                    name: name.to_owned(),
+                    object: listed.object,
+                    commit: listed.peeled.unwrap_or(listed.object),
+                });
             }
-            Packet::Flush => {
-                self.done = true;
-                Ok(Step::Done)
-            }
-            other => Err(ProtocolError::malformed(format!(
-                "a {other:?} packet in the list of tags"
-            ))),
-        }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::pkt_line::Decoder;
+    use super::super::pkt_line::{Decoder, encode, encode_flush};
     use super::*;
 
     #[test]

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 
 use super::directory::Directory;
 use super::lock;
-use super::task::{Job, Plan, as_path, join, shown};
+use super::task::Plan;
+use super::worker::{Job, as_path, join, shown};
 use crate::error::{Stage, SyncError};
 use crate::manifest::{Block, Entry, Kind, Stat};
 use crate::tree::attributes::Conversion;

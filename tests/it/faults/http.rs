@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Readable, Recovery, Row, Told, World, file, launch, nudge, serve, told};
+use super::{Readable, Recovery, Row, Told, World, failure, file, launch, nudge, serve, told};
 use crate::support::environment::soak;
 use crate::support::http_server::{Fault, HttpServer, Scope};
 use crate::support::readers::{generation, read_tree};
@@ -14,23 +14,6 @@ use crate::support::wait::{PATIENCE, wait_until};
 
 /// Bytes of a fetch's answer that are well within the pack.
 const MID_PACK: usize = 100_000;
-
-/// A failure that readers do not notice and that the next attempt gets over.
-const fn failure(
-    fault: &'static str,
-    stage: &'static str,
-    reason: &'static str,
-    message: &'static str,
-    prove: fn(&Row),
-) -> Row {
-    Row {
-        fault,
-        readers: Readable::LastTree,
-        operator: Told::Failure(stage, reason, message),
-        recovery: Recovery::NextAttempt,
-        prove,
-    }
-}
 
 /// Something that nobody has to notice.
 const fn no_failure(fault: &'static str, prove: fn(&Row)) -> Row {

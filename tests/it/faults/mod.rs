@@ -117,6 +117,23 @@ pub enum Recovery {
     Restart,
 }
 
+/// A failure that readers do not notice and that the next attempt gets over.
+pub const fn failure(
+    fault: &'static str,
+    stage: &'static str,
+    reason: &'static str,
+    message: &'static str,
+    prove: fn(&Row),
+) -> Row {
+    Row {
+        fault,
+        readers: Readable::LastTree,
+        operator: Told::Failure(stage, reason, message),
+        recovery: Recovery::NextAttempt,
+        prove,
+    }
+}
+
 /// A sidecar that has published, its remote, and a reader that watches it all the time.
 pub struct World {
     pub upstream: Upstream,

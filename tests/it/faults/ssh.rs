@@ -1,28 +1,12 @@
 //! A remote over SSH that misbehaves.
 
-use super::{Readable, Recovery, Row, Told, World, launch};
+use super::{Readable, Recovery, Row, Told, World, failure, launch};
 use crate::support::environment;
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
 use crate::support::sshd::{Settings, Sshd};
 use crate::support::tcp_proxy::{Fault, TcpProxy};
 use crate::support::upstream::Upstream;
-
-const fn failure(
-    fault: &'static str,
-    stage: &'static str,
-    reason: &'static str,
-    message: &'static str,
-    prove: fn(&Row),
-) -> Row {
-    Row {
-        fault,
-        readers: Readable::LastTree,
-        operator: Told::Failure(stage, reason, message),
-        recovery: Recovery::NextAttempt,
-        prove,
-    }
-}
 
 section!("The remote, over SSH", {
     a_server_that_never_says_hello: failure(

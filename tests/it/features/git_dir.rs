@@ -1,10 +1,10 @@
 //! `--git-dir`: git commands work inside the published tree.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::git_in;
-use crate::support::http_server::HttpServer;
+use crate::support::http_server::{HttpServer, Request};
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
 use crate::support::upstream::{Change, Upstream};
@@ -95,6 +95,69 @@ fn a_shallow_history_is_shallow_for_git_too() {
 }
 
 #[test]
+fn another_depth_at_the_same_commit_shows_another_history() {
+    let upstream = Upstream::new();
+    for n in 0..5 {
+        upstream.commit(&[("n", &n.to_string())]);
+    }
+    let tip = upstream.tip("main");
+    let site = super::Site::new(&[("repo.git", &upstream)]);
+    let server = HttpServer::start(site.path());
+    for (repo, version_0) in [
+        (upstream.url(), false),
+        (server.url("repo.git"), false),
+        (server.url("repo.git"), true),
+    ] {
+        server.only_version_0(version_0);
+        let root = Root::new();
+        let mut trees: Vec<(PathBuf, String)> = Vec::new();
+        for depth in ["1", "3", "0", "2"] {
+            Launch::one_time(&repo, &root)
+                .switch("git-dir")
+                .flag("depth", depth)
+                .succeed();
+            assert_eq!(root.commit().as_deref(), Some(&*tip));
+            let all = depth == "0";
+            let count = if all { "100" } else { depth };
+            let expected = upstream.git(&["log", "--format=%H", "-n", count, &tip]);
+            trees.push((root.tree(), expected));
+            // Those from before show what they did.
+            for (tree, expected) in &trees {
+                assert_eq!(git_in(tree, &["log", "--format=%H"]), *expected, "{depth}");
+                git_in(tree, &["fsck", "--connectivity-only"]);
+                assert_eq!(git_in(tree, &["status", "--porcelain"]), "");
+            }
+        }
+        assert_eq!(root.revision(), 4, "{repo}");
+        server.clear_log();
+        let same = Launch::one_time(&repo, &root).switch("git-dir");
+        same.flag("depth", "2").succeed();
+        assert_eq!(root.revision(), 4, "{repo}");
+        let fetched = |request: &Request| request.body.windows(5).any(|w| w == b"want ");
+        assert!(!server.requests().iter().any(fetched), "{repo}");
+    }
+}
+
+#[test]
+fn a_kept_tree_of_the_same_depth_does_not_speak_for_another_commit() {
+    let upstream = Upstream::new();
+    for n in 0..5 {
+        upstream.commit(&[("n", &n.to_string())]);
+    }
+    let root = Root::new();
+    let launch = launch(&upstream, &root).switch("one-time");
+    let assert_depth = |depth: &str| {
+        launch.clone().flag("depth", depth).succeed();
+        let expected = upstream.git(&["log", "--format=%H", "-n", depth, "main"]);
+        assert_eq!(git_in(root.link(), &["log", "--format=%H"]), expected);
+    };
+    assert_depth("3");
+    upstream.commit(&[("n", "5")]);
+    assert_depth("1");
+    assert_depth("3");
+}
+
+#[test]
 fn git_works_when_the_volume_is_mounted_elsewhere() {
     let upstream = Upstream::new();
     let root = Root::new();
@@ -122,10 +185,13 @@ fn git_describe_finds_the_tags_that_the_remote_has() {
             .spawn();
         // More updates than the store has packs for.
         for n in 0..20 {
-            let commit = upstream.commit(&[("n", &n.to_string())]);
+            let change = Change::file("n", n.to_string());
+            let commit = upstream.prepare(&[vec![change]]).remove(0);
+            // Before its commit: a tag object comes with the commit, or not at all.
             if n % 4 == 0 {
                 upstream.annotated_tag(&format!("v{n}"), &commit);
             }
+            upstream.force_push("main", &commit);
             sidecar.wait_for(&root, &commit);
         }
         sidecar.wait_for_polls(2);

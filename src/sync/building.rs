@@ -1,0 +1,119 @@
+//! From a tip to a tree on the disk: fetch, build, seal, publish.
+//!
+//! It writes what it is told to; whether that is called for was decided before.
+
+use std::time::Instant;
+
+use tracing::{debug, warn};
+
+use crate::budget::Budget;
+use crate::error::{Reason, Stage, SyncError};
+use crate::remote::Advertised;
+use crate::tree::{self, Base, BuildRequest};
+use crate::volume::{Observed, Revision};
+
+use super::fetching::{Wanted, fetch_submodules, fetch_tags};
+use super::{Outcome, Report, Sync, opened};
+
+impl Sync {
+    /// Publishes a tree of the tip that has to be written first.
+    pub(super) fn build_and_publish(
+        &mut self,
+        tip: &Advertised,
+        observed: &Observed,
+        budget: &Budget,
+        report: &mut Report,
+    ) -> Result<Outcome, SyncError> {
+        let started = Instant::now();
+        let built = match self.obtain_and_build(tip, observed, budget, report) {
+            // A damaged store is rebuilt from the remote, once; the published tree stays up.
+            Err(error) if error.reason == Reason::Store => {
+                warn!(
+                    error = error.chain(),
+                    "the object store is damaged; fetching it anew"
+                );
+                opened(&mut self.disk)?.store.wipe()?;
+                self.obtain_and_build(tip, observed, budget, report)?
+            }
+            other => other?,
+        };
+        let Some((revision, tree)) = built else {
+            self.irrelevant = observed.live.as_ref().map(|live| (tip.commit, live.n));
+            debug!(commit = %tip.commit, "nothing changed under the watched paths");
+            return Ok(Outcome::Unchanged);
+        };
+        let disk = opened(&mut self.disk)?;
+        report.time(Stage::Publish, || disk.volume.publish(&revision))?;
+        disk.refresh()?;
+        self.irrelevant = None;
+        self.announce(tip, Some((tree, started.elapsed())))
+    }
+
+    /// Fetches what is missing, writes the tree and seals it; `None` when it is not worth a flip.
+    fn obtain_and_build(
+        &mut self,
+        tip: &Advertised,
+        observed: &Observed,
+        budget: &Budget,
+        report: &mut Report,
+    ) -> Result<Option<(Revision, tree::Built)>, SyncError> {
+        let Self {
+            target,
+            remote,
+            settings,
+            disk,
+            ..
+        } = self;
+        let disk = opened(disk)?;
+        let store = &disk.store;
+        if !store.contains(tip.commit) || disk.lacks_history(tip.commit, &target.tree, settings) {
+            let want = Wanted {
+                object: tip.object,
+                name: Some(&tip.name),
+                commit: tip.commit,
+                depth: target.depth,
+            };
+            want.fetch(&mut **remote, store, target, budget, report)?;
+        }
+        fetch_submodules(target, store, tip.commit, budget, report)?;
+        if target.tree.git_dir {
+            let tags = report.time(Stage::Fetch, || remote.tags(budget))?;
+            fetch_tags(&mut **remote, store, &tags, target, budget, report)?;
+            store.set_tags(&tags)?;
+        }
+
+        if target.publish_on_paths
+            && let Some(sparse) = &target.tree.sparse
+            && let Some(live) = disk.live(observed)
+            && live.sound
+            && !observed.live_takes_the_links_place()
+            && live.settings == *settings
+            && store.contains(live.revision.commit)
+            && !tree::changed_under(store.path(), live.revision.commit, tip.commit, sparse)?
+        {
+            return Ok(None);
+        }
+
+        let staged = disk.volume.stage(tip.commit)?;
+        let tree = report.time(Stage::Build, || {
+            tree::build(
+                &BuildRequest {
+                    store: store.path(),
+                    commit: tip.commit,
+                    destination: staged.tree(),
+                    manifest: staged.manifest(),
+                    base: disk.newest().map(|base| Base {
+                        tree: &base.revision.path,
+                        manifest: &base.revision.manifest,
+                    }),
+                    options: &target.tree,
+                },
+                budget,
+            )
+        })?;
+        report.files_written += tree.files_written;
+        report.files_shared += tree.files_shared;
+        let revision = report.time(Stage::Publish, || staged.seal())?;
+        Ok(Some((revision, tree)))
+    }
+}

@@ -1,0 +1,116 @@
+//! The volume while it is open: its complete trees, and what is known of each.
+
+use tracing::warn;
+
+use crate::budget::Budget;
+use crate::commit::Commit;
+use crate::error::{Reason, Stage, SyncError, printable};
+use crate::manifest::{self, Header};
+use crate::store::Store;
+use crate::tree::TreeOptions;
+use crate::volume::{Observed, Revision, Volume};
+
+/// The volume while it is open and locked, and its complete trees.
+pub(super) struct Disk {
+    pub volume: Volume,
+    pub store: Store,
+    pub known: Vec<Known>,
+}
+
+/// A complete tree on the volume.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub revision: Revision,
+    pub settings: String,
+    /// Whether it is as it was published, as far as anyone looked.
+    pub sound: bool,
+}
+
+impl Disk {
+    /// Reads again which complete trees there are; what was found unsound stays so.
+    pub fn refresh(&mut self) -> Result<(), SyncError> {
+        let mut known = Vec::new();
+        for revision in self.volume.revisions()? {
+            let before = self
+                .known
+                .iter()
+                .find(|known| known.revision.n == revision.n);
+            known.push(match before {
+                // Publishing by exchange moves trees.
+                Some(before) => Known {
+                    revision,
+                    ..before.clone()
+                },
+                None => {
+                    let header = Header::read(&revision.manifest);
+                    Known {
+                        sound: header.is_ok(),
+                        settings: header.map(|header| header.fingerprint).unwrap_or_default(),
+                        revision,
+                    }
+                }
+            });
+        }
+        self.known = known;
+        Ok(())
+    }
+
+    /// Whether the history in the store may have another depth than a new tree of the commit is to
+    /// show: the commit came, or the last fetch was made, under other settings.
+    pub fn lacks_history(&self, commit: Commit, options: &TreeOptions, settings: &str) -> bool {
+        let differs = |known: &Known| known.settings != settings;
+        options.git_dir
+            && !(options.depth == 0 && self.store.shallow().is_empty())
+            && (self.newest().is_none_or(differs)
+                || self
+                    .known
+                    .iter()
+                    .any(|known| known.revision.commit == commit && differs(known)))
+    }
+
+    /// The tree that readers were seen to have.
+    pub fn live(&self, observed: &Observed) -> Option<&Known> {
+        let live = observed.live.as_ref()?;
+        self.known.iter().find(|known| known.revision.n == live.n)
+    }
+
+    /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
+    pub fn inspect(&mut self, n: u64, budget: &Budget) -> Result<bool, SyncError> {
+        let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) else {
+            return Ok(false);
+        };
+        if known.sound
+            && let Some(damage) =
+                manifest::verify(&known.revision.path, &known.revision.manifest, budget)?
+        {
+            warn!(
+                commit = %known.revision.commit,
+                damage = printable(&damage),
+                "a published tree was altered; it will be built anew"
+            );
+            known.sound = false;
+        }
+        Ok(known.sound)
+    }
+
+    pub fn newest(&self) -> Option<&Known> {
+        self.known.iter().max_by_key(|known| known.revision.n)
+    }
+
+    /// The sound tree that readers saw last, which after a force push need not be the newest.
+    pub fn last_seen(&self) -> Option<&Known> {
+        let sound = || self.known.iter().filter(|known| known.sound);
+        let n = self
+            .volume
+            .last_live(sound().map(|known| known.revision.n))?;
+        sound().find(|known| known.revision.n == n)
+    }
+
+    pub fn revision(&self, n: u64) -> Result<Revision, SyncError> {
+        self.known
+            .iter()
+            .find(|known| known.revision.n == n)
+            .map(|known| known.revision.clone())
+            .ok_or_else(|| SyncError::new(Stage::Publish, Reason::Other, "the tree is gone"))
+    }
+}

@@ -1,0 +1,179 @@
+//! A directory made from its tree object: read, cut into parts, and each part written.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use git2::Oid;
+
+use super::directory::Directory;
+use super::task::{Part, Plan, Repository, Task, TreeWork, Work};
+use super::worker::{Job, shown};
+use crate::error::{Reason, Stage, SyncError};
+use crate::manifest::{Block, Kind};
+use crate::tree::attributes::Rules;
+use crate::tree::objects::{self, EntryMode, TreeEntry, hostile};
+use crate::tree::submodules::{Modules, modules};
+use crate::tree::{SubmoduleMode, hash, names};
+
+/// Entries of a directory that one task writes.
+const PART: usize = 512;
+
+impl Job<'_> {
+    pub(super) fn tree(
+        &self,
+        block: u32,
+        parent: Option<Arc<Directory>>,
+        path: Vec<u8>,
+        work: TreeWork,
+    ) -> Result<(), SyncError> {
+        let directory = self.directory(parent, path, work.base.is_some())?;
+        let tree = objects::tree(&self.odb, work.tree)?;
+        let mut context = work.context;
+        let repository = match work.repository {
+            Some(repository) => repository,
+            None => {
+                // A submodule has its directory even if nothing is in it.
+                self.destination(&directory)?;
+                let modules = match self.build.options.submodules {
+                    SubmoduleMode::Off => Modules::default(),
+                    _ => modules(&self.odb, &tree)?,
+                };
+                if let Some(id) = modules.id {
+                    context = mix(context, "modules", id);
+                }
+                Arc::new(Repository {
+                    modules,
+                    prefix: match directory.path.len() {
+                        0 => 0,
+                        length => length + 1,
+                    },
+                    level: work.level,
+                })
+            }
+        };
+        let mut rules = work.rules;
+        if let Some(entry) = objects::find(&tree, b".gitattributes")?
+            && !matches!(entry.mode, EntryMode::Tree | EntryMode::Commit)
+            && let Some(text) = objects::control_file(&self.odb, entry.id)?
+        {
+            context = mix(context, "attributes", entry.id);
+            let path = directory.path.get(repository.prefix..).unwrap_or_default();
+            rules = Some(Arc::new(Rules::new(rules, path, &text)));
+        }
+        let base = match work.base {
+            Some(number) => Some(self.base_directory(number, context)?),
+            None => None,
+        };
+        let plan = Arc::new(Plan {
+            directory,
+            tree,
+            repository,
+            rules,
+            context,
+            included: work.included,
+            base,
+        });
+        let mut parts = self.parts(&plan.tree)?;
+        let rest = u32::try_from(parts.len() - 1).unwrap_or(u32::MAX);
+        let first = parts.remove(0);
+        let numbers = match rest {
+            0 => 0,
+            count => self.build.blocks(count),
+        };
+        let mut tasks = Vec::new();
+        for (number, bytes) in (numbers..).zip(parts) {
+            let next = if number + 1 < numbers + rest {
+                number + 1
+            } else {
+                0
+            };
+            tasks.push(Task {
+                block: number,
+                path: Vec::new(),
+                parent: None,
+                work: Work::Part(plan.clone(), Part { bytes, next }),
+            });
+        }
+        self.build.push(tasks);
+        let part = Part {
+            bytes: first,
+            next: numbers,
+        };
+        self.part(block, &plan, &part)
+    }
+
+    /// Where to cut a tree object; never empty.
+    fn parts(&self, tree: &[u8]) -> Result<Vec<Range<usize>>, SyncError> {
+        let mut parts = Vec::new();
+        let (mut start, mut at, mut count) = (0, 0, 0);
+        while let Some(entry) = objects::next_entry(tree, &mut at) {
+            entry?;
+            count += 1;
+            if count % PART == 0 && at < tree.len() {
+                parts.push(start..at);
+                start = at;
+            }
+        }
+        parts.push(start..tree.len());
+        Ok(parts)
+    }
+
+    pub(super) fn part(&self, block: u32, plan: &Plan, part: &Part) -> Result<(), SyncError> {
+        let mut done = Block::new(plan.context, part.next);
+        let mut tasks = Vec::new();
+        let mut path = plan.directory.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        let prefix = path.len();
+        let tree = &plan.tree[..part.bytes.end];
+        let mut at = part.bytes.start;
+        while let Some(entry) = objects::next_entry(tree, &mut at) {
+            let entry = entry?;
+            self.proceed()?;
+            path.truncate(prefix);
+            path.extend_from_slice(entry.name);
+            self.check_name(&path, &entry)?;
+            match entry.mode {
+                EntryMode::Tree => self.subtree(plan, &entry, &path, &mut done, &mut tasks)?,
+                EntryMode::Commit => self.gitlink(plan, &entry, &path, &mut done, &mut tasks)?,
+                EntryMode::File => self.file(plan, &entry, Kind::File, &path, &mut done)?,
+                EntryMode::Executable => {
+                    self.file(plan, &entry, Kind::Executable, &path, &mut done)?;
+                }
+                EntryMode::Symlink => self.file(plan, &entry, Kind::Symlink, &path, &mut done)?,
+            }
+        }
+        self.finish_block(block, &done, tasks)
+    }
+
+    fn check_name(&self, path: &[u8], entry: &TreeEntry<'_>) -> Result<(), SyncError> {
+        if let Some(why) = names::refused(entry.name, entry.mode == EntryMode::Symlink) {
+            return Err(hostile(format!("refusing to write {}: {why}", shown(path))));
+        }
+        if entry.name.len() > names::NAME_LIMIT || path.len() > names::PATH_LIMIT {
+            let start = shown(&path[..path.len().min(80)]);
+            return Err(SyncError::new(
+                Stage::Build,
+                Reason::Limit,
+                format!("the path that begins with {start} is longer than Linux can open"),
+            )
+            .with_hint("git cannot check it out either; exclude it by --sparse-checkout-file"));
+        }
+        Ok(())
+    }
+
+    /// Whether the sparse patterns take in a path.
+    pub(super) fn includes(&self, plan: &Plan, path: &[u8], directory: bool) -> bool {
+        match &self.build.options.sparse {
+            Some(sparse) if plan.repository.level == 0 => {
+                sparse.includes(path, directory, plan.included)
+            }
+            _ => true,
+        }
+    }
+}
+
+fn mix(context: Oid, what: &str, id: Oid) -> Oid {
+    hash(&[context.as_bytes(), what.as_bytes(), id.as_bytes()].concat())
+}
