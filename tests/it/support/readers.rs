@@ -16,7 +16,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use super::upstream::Change;
 
 /// What a reader leaves to the others between two reads.
-const REST: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(20);
 
 /// Threads that read until they are told to stop.
 pub struct Readers {

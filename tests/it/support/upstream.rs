@@ -5,9 +5,9 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -18,6 +18,14 @@ pub struct Upstream {
     dir: TempDir,
     path: PathBuf,
     clock: Cell<u64>,
+}
+
+/// One `git update-ref` that goes on: a push costs no start of a process. Ended on drop.
+pub struct Pusher {
+    name: String,
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// One change that a commit makes to the tree of its parent.
@@ -112,6 +120,23 @@ impl Upstream {
             })
             .collect();
         self.import(&commits)
+    }
+
+    /// Somebody who moves one ref again and again.
+    pub fn pusher(&self, name: &str) -> Pusher {
+        let mut child = self
+            .command()
+            .args(["update-ref", "--stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Pusher {
+            name: name.to_owned(),
+            stdin: child.stdin.take().unwrap(),
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
     }
 
     /// Points a full ref name at an object, whatever it held before.
@@ -287,6 +312,26 @@ impl Upstream {
     }
 }
 
+impl Pusher {
+    /// Points the ref at a commit, whatever it held before.
+    pub fn push(&mut self, commit: &str) {
+        let name = &self.name;
+        writeln!(self.stdin, "start\nupdate {name} {commit}\nprepare\ncommit").unwrap();
+        for step in ["start", "prepare", "commit"] {
+            let mut answer = String::new();
+            self.stdout.read_line(&mut answer).unwrap();
+            assert_eq!(answer, format!("{step}: ok\n"), "git update-ref");
+        }
+    }
+}
+
+impl Drop for Pusher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Change {
     fn write(&self, stream: &mut Vec<u8>) {
         let (mode, path, content) = match self {
@@ -369,7 +414,11 @@ fn an_upstream_has_the_history_its_verbs_say() {
         orphan,
         "a prepared commit is not pushed"
     );
-    upstream.force_push("main", &chain[1]);
+    let mut pusher = upstream.pusher("refs/heads/main");
+    for commit in &chain {
+        pusher.push(commit);
+        assert_eq!(&upstream.tip("main"), commit);
+    }
     assert_eq!(upstream.git(&["rev-list", "--count", "main"]), "3");
     assert_eq!(upstream.git(&["for-each-ref", "refs/scratch"]), "");
 }
