@@ -168,7 +168,7 @@ fn an_update_transfers_what_changed_and_one_that_changes_most_files_everything()
         .http()
         .spawn();
     sidecar.wait_for(&lab.root, &lab.upstream.tip("main"));
-    // Counted a moment after readers see the tree.
+    // Counted after the flip.
     sidecar.wait_for_metric("gvr_syncs_total", &[("outcome", "changed")], 1.0);
     let fetched = |sidecar: &mut Sidecar| sidecar.metric("gvr_fetched_bytes_total", &[]);
     let first = fetched(&mut sidecar);
