@@ -63,6 +63,8 @@ pub(super) struct Memory {
 const MANY_PACKS: usize = 16;
 /// Rolling up leaves at most this many.
 const FEW_PACKS: usize = 8;
+/// No more are replaced at a time: each is open meanwhile.
+const PACKS_AT_ONCE: usize = 100;
 /// Garbage up to this size is not worth any work.
 const SLACK: u64 = 1 << 20;
 /// A rewrite makes packs of about this size: what fits into one budget on a slow machine.
@@ -161,7 +163,8 @@ impl Store {
                 roll_up_count(&packs[..small])
             } else {
                 garbage
-            };
+            }
+            .min(PACKS_AT_ONCE);
             let mut written = 0;
             if doomed > 0 {
                 written = self

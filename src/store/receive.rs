@@ -1,7 +1,8 @@
 //! A pack on its way into the store.
 //!
-//! Bytes are indexed as they come; until [`Receiving::finish`] nothing refers to them, and
-//! dropping a `Receiving` removes them. Objects are not checked for what they contain.
+//! Bytes are indexed as they come; those of a large thin pack are put aside until its bases are
+//! known. Until [`Receiving::finish`] nothing refers to them, and dropping a `Receiving` removes
+//! them. Objects are not checked for what they contain.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

@@ -867,6 +867,21 @@ fn interrupted_maintenance_changes_nothing_for_readers() {
     world.assert_same(last);
 }
 
+#[test]
+fn hundreds_of_packs_that_nobody_rolled_up_become_few_again() {
+    let world = World::new();
+    let commits = long_history(&world, 130);
+    for commit in &commits {
+        world.fetch(*commit, 1);
+    }
+    let last = *commits.last().unwrap();
+    let packs: Vec<_> = (0..3)
+        .map(|_| world.store.maintain(&[last], &budget()).unwrap().packs)
+        .collect();
+    assert!(packs[0] > 17 && packs[2] <= 17, "{packs:?}");
+    world.assert_same(last);
+}
+
 /// Revisions of one text, each of which differs from the next by a line, and as many kilobytes of
 /// noise beside it as are asked for: oldest first.
 fn revisions(world: &World, count: usize, noise: usize) -> Vec<Commit> {
