@@ -37,10 +37,16 @@ pub struct Receiving<'s> {
 
 /// Where the bytes go.
 enum Intake {
-    Indexer(Indexer<'static>),
+    Indexer(Batched),
     Spool(Spool),
     /// Nowhere, after a failure.
     Failed,
+}
+
+/// The indexer, with what it is given next: it maps the whole pack anew each time.
+struct Batched {
+    indexer: Indexer<'static>,
+    pending: Vec<u8>,
 }
 
 /// What a log line about a long fetch needs.
@@ -52,6 +58,8 @@ struct Progress {
 }
 
 const HEADER: usize = 12;
+/// Bytes that the indexer is given at a time.
+const BATCH: usize = 256 << 10;
 /// A thin pack of more objects is completed by [`Spool`], which costs reading it twice; libgit2
 /// needs time that grows with the square of the deltas without a base.
 const FEW_OBJECTS: u32 = 3000;
@@ -83,7 +91,10 @@ impl Store {
         let now = Instant::now();
         Ok(Receiving {
             store: self,
-            intake: Intake::Indexer(indexer),
+            intake: Intake::Indexer(Batched {
+                indexer,
+                pending: Vec::with_capacity(BATCH),
+            }),
             bases,
             budget: budget.clone(),
             max_bytes,
@@ -168,7 +179,9 @@ impl Receiving<'_> {
         let intake = std::mem::replace(&mut self.intake, Intake::Failed);
         let sum = match intake {
             _ if self.objects() == Some(0) => None,
-            Intake::Indexer(indexer) => Some(indexer.commit().map_err(|cause| self.error(cause))?),
+            Intake::Indexer(batched) => {
+                Some(batched.commit().map_err(|cause| self.refusal(cause))?)
+            }
             Intake::Spool(spool) => Some(self.complete(&spool)?),
             Intake::Failed => None,
         };
@@ -231,6 +244,14 @@ impl Receiving<'_> {
         Some(u32::from_be_bytes(count.try_into().ok()?))
     }
 
+    /// The error for a write that the indexer, or the disk below it, did not take.
+    fn refusal(&self, cause: io::Error) -> SyncError {
+        match cause.downcast::<git2::Error>() {
+            Ok(cause) => self.error(cause),
+            Err(cause) => SyncError::disk(Stage::Fetch, "write into", &self.store.path, cause),
+        }
+    }
+
     fn error(&self, cause: git2::Error) -> SyncError {
         match self.budget.check() {
             Err(interrupted) => SyncError::interrupted(Stage::Fetch, "the fetch", interrupted),
@@ -263,6 +284,23 @@ impl Receiving<'_> {
     }
 }
 
+impl Batched {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if self.pending.len() + chunk.len() > BATCH {
+            self.indexer.write_all(&self.pending)?;
+            self.pending.clear();
+        }
+        self.pending.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// Indexes the rest and puts the pack into place; returns its checksum.
+    fn commit(mut self) -> io::Result<String> {
+        self.indexer.write_all(&self.pending)?;
+        self.indexer.commit().map_err(io::Error::other)
+    }
+}
+
 impl PackSink for Receiving<'_> {
     fn write(&mut self, chunk: &[u8]) -> Result<(), SyncError> {
         self.budget
@@ -291,11 +329,9 @@ impl PackSink for Receiving<'_> {
             self.intake = Intake::Spool(spool);
         }
         let failed = match &mut self.intake {
-            Intake::Indexer(indexer) => match indexer.write_all(chunk).map_err(io::Error::downcast)
-            {
+            Intake::Indexer(batched) => match batched.write(chunk) {
                 Ok(()) => None,
-                Err(Ok(cause)) => Some(self.error(cause)),
-                Err(Err(cause)) => Some(disk(cause)),
+                Err(cause) => Some(self.refusal(cause)),
             },
             Intake::Spool(spool) => {
                 let written = spool.write(chunk);

@@ -327,7 +327,8 @@ fn a_root_that_is_deleted_is_made_again_at_the_latest_by_a_restart() {
     let root = Root::new();
     let commit = upstream.tip("main");
     let mut sidecar = published(&upstream, &root);
-    fs::remove_dir_all(root.path()).unwrap();
+    // At once: what the sidecar writes meanwhile would be in the way of a slow deletion.
+    fs::rename(root.path(), root.path().with_file_name("away")).unwrap();
     wait_until(PATIENCE, "the link", || {
         if !sidecar.is_alive() {
             // What Kubernetes does.
