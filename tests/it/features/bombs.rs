@@ -3,10 +3,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use ring::digest;
 use rustix::process::Pid;
 
 use super::{error_file, stage_and_reason};
+use crate::faults::serve;
 use crate::support::root::Root;
 use crate::support::sidecar::{Launch, Sidecar};
 use crate::support::upstream::{Change, Upstream};
@@ -72,13 +77,98 @@ fn blobs_that_are_deltas_of_zeros_are_refused_at_the_limit() {
     assert_refused(&upstream, &tree, "max-tree-bytes", "1000000", peak);
 }
 
+#[test]
+fn a_delta_that_makes_a_file_four_thousand_times_as_large_is_refused_at_the_limit() {
+    const COPIES: usize = 4096;
+    const BASE: usize = 64 << 10;
+    let upstream = Upstream::new();
+    let pack = pack_of_a_bomb(&[b'x'; BASE], COPIES);
+    upstream.unpack(&pack);
+    let all = upstream.git(&["cat-file", "--batch-all-objects", "--batch-check"]);
+    let id = |bytes: usize| {
+        let end = format!(" blob {bytes}");
+        let line = all.lines().find_map(|line| line.strip_suffix(&end));
+        line.unwrap().to_owned()
+    };
+    let listing = format!(
+        "100644 blob {}\tbase\n100644 blob {}\tbomb\n",
+        id(BASE),
+        id(BASE * COPIES)
+    );
+    let tree = upstream.tree(&listing);
+    // libgit2 makes the whole object to know its id: there is no bound but its size.
+    let peak = BASE_KIB + 2 * ((COPIES * BASE) as u64 >> 10);
+    let server = serve(&upstream);
+    let url = server.url("upstream.git");
+    assert_refused_from(&upstream, &url, &tree, "max-tree-bytes", "1000000", peak);
+    let requests = server.requests();
+    let largest = requests.iter().map(|request| request.answered()).max();
+    assert!(largest < Some(1 << 20), "it came unpacked: {largest:?}");
+}
+
+/// A pack of a blob, and of one that is so many copies of it, as a delta (gitformat-pack).
+fn pack_of_a_bomb(base: &[u8], copies: usize) -> Vec<u8> {
+    let mut pack = b"PACK\0\0\0\x02\0\0\0\x02".to_vec();
+    let object = |kind: u8, size: usize, offset: &[u8], content: &[u8]| {
+        let mut size = size;
+        let mut bytes = vec![kind << 4 | (size & 15) as u8];
+        size >>= 4;
+        while size > 0 {
+            *bytes.last_mut().unwrap() |= 0x80;
+            bytes.push((size & 0x7f) as u8);
+            size >>= 7;
+        }
+        bytes.extend(offset);
+        let mut deflate = ZlibEncoder::new(bytes, Compression::default());
+        deflate.write_all(content).unwrap();
+        deflate.finish().unwrap()
+    };
+    let first = object(3, base.len(), &[], base);
+    // The distance to the base: the most significant digit first, each but the last one less.
+    let mut distance = first.len();
+    let mut offset = vec![(distance & 0x7f) as u8];
+    while distance >> 7 > 0 {
+        distance = (distance >> 7) - 1;
+        offset.insert(0, 0x80 | (distance & 0x7f) as u8);
+    }
+    let mut delta = Vec::new();
+    for mut size in [base.len(), base.len() * copies] {
+        while size >> 7 > 0 {
+            delta.push(0x80 | (size & 0x7f) as u8);
+            size >>= 7;
+        }
+        delta.push(size as u8);
+    }
+    // "Copy 64 KiB from the beginning" is a single byte.
+    delta.extend(std::iter::repeat_n(0x80, copies));
+    let second = object(6, delta.len(), &offset, &delta);
+    pack.extend(first);
+    pack.extend(second);
+    let checksum = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &pack);
+    pack.extend(checksum.as_ref());
+    pack
+}
+
+/// As [`assert_refused_from`], from a directory of this machine.
+#[track_caller]
+fn assert_refused(upstream: &Upstream, tree: &str, flag: &str, limit: &str, peak_kib: u64) {
+    assert_refused_from(upstream, &upstream.url(), tree, flag, limit, peak_kib);
+}
+
 /// Pushes a commit of a tree and sees it refused; the memory of the process never exceeds
 /// `peak_kib`, readers keep what they have, and what is pushed next is published.
 #[track_caller]
-fn assert_refused(upstream: &Upstream, tree: &str, flag: &str, limit: &str, peak_kib: u64) {
+fn assert_refused_from(
+    upstream: &Upstream,
+    url: &str,
+    tree: &str,
+    flag: &str,
+    limit: &str,
+    peak_kib: u64,
+) {
     let root = Root::new();
     let error_file = error_file(&root);
-    let mut sidecar = Launch::new(&upstream.url(), &root)
+    let mut sidecar = Launch::new(url, &root)
         .flag(flag, limit)
         .flag("error-file", error_file.to_str().unwrap())
         .http()

@@ -251,6 +251,11 @@ impl Upstream {
         self.feed(&["mktree"], listing.as_bytes())
     }
 
+    /// Takes a pack in as it is.
+    pub fn unpack(&self, pack: &[u8]) {
+        self.feed(&["index-pack", "--stdin"], pack);
+    }
+
     /// Runs a git command that reads `input`; returns what it printed, trimmed.
     fn feed(&self, args: &[&str], input: &[u8]) -> String {
         let mut child = self
