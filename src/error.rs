@@ -10,6 +10,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use git2::ErrorClass;
+use rustix::io::Errno;
+
 use crate::budget::Interrupted;
 
 /// The step of a cycle that failed.
@@ -58,6 +61,8 @@ pub enum Reason {
     Hostile,
     /// The local disk: full, read-only, no permission, input/output error.
     Disk,
+    /// What the system grants this process: memory, open files, threads.
+    Resources,
     /// The local object store is damaged.
     Store,
     /// A signature or policy rejected the commit.
@@ -112,7 +117,7 @@ impl Stage {
 
 impl Reason {
     /// Every reason that counts as a failure, for registering metrics at zero.
-    pub const FAILURES: [Self; 16] = [
+    pub const FAILURES: [Self; 17] = [
         Self::Auth,
         Self::Network,
         Self::Timeout,
@@ -125,6 +130,7 @@ impl Reason {
         Self::Limit,
         Self::Hostile,
         Self::Disk,
+        Self::Resources,
         Self::Store,
         Self::Signature,
         Self::Check,
@@ -146,6 +152,7 @@ impl Reason {
             Self::Limit => "limit",
             Self::Hostile => "hostile",
             Self::Disk => "disk",
+            Self::Resources => "resources",
             Self::Store => "store",
             Self::Signature => "signature",
             Self::Check => "check",
@@ -209,9 +216,15 @@ impl SyncError {
         }
     }
 
-    /// Adds the cause.
+    /// Adds the cause. One that is the system's refusal of memory, files or threads decides the
+    /// reason and the hint, whatever was being done: neither the disk nor the remote is to blame.
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        if let Some(hint) = shortage(&*source) {
+            self.reason = Reason::Resources;
+            self.hint = Some(hint.to_owned());
+        }
+        self.source = Some(source);
         self
     }
 
@@ -268,6 +281,41 @@ impl Error for SyncError {
     }
 }
 
+/// What to do about a cause, or a cause of it, that is a shortage of memory, files or threads; None
+/// if it is none.
+pub fn shortage(cause: &(dyn Error + 'static)) -> Option<&'static str> {
+    const MEMORY: &str = "out of memory: raise the memory limit of the container";
+    const FILES: &str = "too many open files: raise the limit (ulimit -n) of the container";
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            match Errno::from_io_error(error) {
+                Some(Errno::NOMEM) => return Some(MEMORY),
+                Some(Errno::MFILE | Errno::NFILE) => return Some(FILES),
+                _ => {}
+            }
+            // An error within an I/O error is not what its source() gives.
+            next = match error.get_ref() {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+            continue;
+        }
+        if let Some(error) = error.downcast_ref::<git2::Error>() {
+            // libgit2 tells the system's error only in words (strerror(3)).
+            let says = |words| error.class() == ErrorClass::Os && error.message().contains(words);
+            if error.class() == ErrorClass::NoMemory || says("Cannot allocate memory") {
+                return Some(MEMORY);
+            }
+            if says("Too many open files") {
+                return Some(FILES);
+            }
+        }
+        next = error.source();
+    }
+    None
+}
+
 /// The text with control characters escaped, so that what a remote says cannot drive a terminal
 /// or forge a log line.
 pub fn printable(text: &str) -> String {
@@ -313,6 +361,35 @@ mod tests {
             error.chain(),
             "cannot write /v/a\\nb: \\u{1b}[31mred\\nline"
         );
+    }
+
+    #[test]
+    fn a_shortage_is_the_reason_however_deep_it_lies() {
+        let io = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let git = |class, text| git2::Error::new(git2::ErrorCode::GenericError, class, text);
+        let damaged = |cause: Box<dyn Error + Send + Sync>| {
+            SyncError::new(Stage::Fetch, Reason::Protocol, "the pack is damaged").with_source(cause)
+        };
+        let shortages: [Box<dyn Error + Send + Sync>; 5] = [
+            Box::new(io(Errno::MFILE)),
+            Box::new(io(Errno::NOMEM)),
+            Box::new(io::Error::other(io(Errno::NFILE))),
+            Box::new(git(ErrorClass::NoMemory, "Out of memory")),
+            Box::new(git(ErrorClass::Os, "failed to open x: Too many open files")),
+        ];
+        for cause in shortages {
+            let error = damaged(cause);
+            assert_eq!(error.reason, Reason::Resources, "{}", error.chain());
+            assert!(error.hint().is_some_and(|hint| hint.contains("raise")));
+        }
+        let others: [Box<dyn Error + Send + Sync>; 3] = [
+            Box::new(io(Errno::NOSPC)),
+            Box::new(io::Error::other("Too many open files")),
+            Box::new(git(ErrorClass::Indexer, "Cannot allocate memory")),
+        ];
+        for cause in others {
+            assert_eq!(damaged(cause).reason, Reason::Protocol);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -125,9 +126,11 @@ impl Wake {
 /// Handlers are needed even where the default action would do: the kernel ignores the default
 /// action for PID 1 (signal(7), pid_namespaces(7)). Every other signal keeps its disposition.
 ///
+/// The thread that is returned serves them for ever: when it ends, nobody does.
+///
 /// # Errors
 /// When the handlers or the thread that serves them cannot be set up.
-pub fn install_signals(wake: &Arc<Wake>, sync_on: Option<Signal>) -> io::Result<()> {
+pub fn install_signals(wake: &Arc<Wake>, sync_on: Option<Signal>) -> io::Result<JoinHandle<()>> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let nudging = sync_on.map(Signal::number);
     if let Some(number) = nudging {
@@ -145,8 +148,7 @@ pub fn install_signals(wake: &Arc<Wake>, sync_on: Option<Signal>) -> io::Result<
                     wake.shutdown();
                 }
             }
-        })?;
-    Ok(())
+        })
 }
 
 impl Signal {

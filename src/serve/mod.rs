@@ -116,6 +116,11 @@ impl Server {
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
+
+    /// Whether the thread is gone although nobody ended it: it panicked, and nothing is served.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 impl Drop for Server {
@@ -123,7 +128,7 @@ impl Drop for Server {
         // The counter is far from full, so this neither blocks nor fails.
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
-            // A panic in there has been reported already, and has closed the port.
+            // A panic in there has been reported already.
             let _ = thread.join();
         }
     }

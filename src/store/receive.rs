@@ -17,7 +17,7 @@ use super::thin::Spool;
 use super::{Store, has_root, packs};
 use crate::budget::Budget;
 use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
+use crate::error::{Reason, Stage, SyncError, shortage};
 use crate::remote::{Fetched, PackSink};
 
 /// The writing end of a fetch.
@@ -63,6 +63,9 @@ const BATCH: usize = 256 << 10;
 /// A thin pack of more objects is completed by [`Spool`], which costs reading it twice; libgit2
 /// needs time that grows with the square of the deltas without a base.
 const FEW_OBJECTS: u32 = 3000;
+/// Bytes that a process which is not short of memory can have at any time, and that no allocator
+/// has in reserve; asked for, and given back untouched.
+const PROBE: usize = 64 << 20;
 /// Fetches shorter than this are not talked about, nor others more often.
 const TALK_EVERY: Duration = Duration::from_secs(5);
 
@@ -114,6 +117,10 @@ impl Store {
     fn pack_error(&self, cause: git2::Error) -> SyncError {
         let text = cause.message().to_owned();
         let error = |reason, message: String| SyncError::new(Stage::Fetch, reason, message);
+        let unindexed = || format!("cannot index a pack for {}", self.path.display());
+        if shortage(&cause).is_some() {
+            return error(Reason::Resources, unindexed()).with_source(cause);
+        }
         if cause.class() == ErrorClass::Os {
             let full = ["No space left", "quota"];
             let error = error(
@@ -122,10 +129,17 @@ impl Store {
             );
             let error = if full.iter().any(|word| text.contains(word)) {
                 error.with_hint("make the volume larger, or lower --keep and --stale-timeout")
+            } else if text.contains("Read-only") {
+                error.with_hint("mount the volume read-write")
             } else {
                 error
             };
             return error.with_source(cause);
+        }
+        // What libgit2 could not map into memory it may call damaged.
+        if out_of_memory() {
+            let error = error(Reason::Resources, unindexed()).with_source(cause);
+            return error.with_hint("out of memory: raise the memory limit of the container");
         }
         // Deltas whose base we claimed to have, and do not.
         if cause.code() == ErrorCode::NotFound
@@ -146,6 +160,15 @@ impl Store {
         }
         error(Reason::Protocol, "the pack is damaged".to_owned()).with_source(cause)
     }
+}
+
+/// Whether the system refuses this process memory.
+fn out_of_memory() -> bool {
+    let mut probe: Vec<u8> = Vec::new();
+    let refused = probe.try_reserve_exact(PROBE).is_err();
+    // Memory that nobody can see need not be asked for.
+    std::hint::black_box(&probe);
+    refused
 }
 
 impl Receiving<'_> {

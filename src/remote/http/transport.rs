@@ -9,7 +9,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -170,24 +171,31 @@ fn open(watch: &Watch, uri: &Uri) -> Result<TcpStream, Error> {
     let wait = watch.wait()?;
     let limit = wait.limit;
     let (sender, receiver) = mpsc::sync_channel(1);
-    thread::Builder::new()
+    let connect = address.clone();
+    let spawned = thread::Builder::new()
         .name("connect".to_owned())
         .spawn(move || {
             // Nobody listens any more if the budget ended first.
-            let _ = sender.send(resolve_and_connect(&address, limit));
-        })?;
-    loop {
-        match receiver.recv_timeout(SLICE.min(limit)) {
-            Ok(result) => {
-                let stream = result.map_err(|cause| Error::Other(Box::new(cause)))?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(SLICE))?;
-                stream.set_write_timeout(Some(SLICE))?;
-                return Ok(stream);
+            let _ = sender.send(resolve_and_connect(&connect, limit));
+        });
+    let found = match spawned {
+        // A limit on threads is no reason to fail, though the resolver is not bounded then.
+        Err(_) => resolve_and_connect(&address, limit),
+        Ok(_) => loop {
+            match receiver.recv_timeout(SLICE.min(limit)) {
+                Ok(found) => break found,
+                Err(RecvTimeoutError::Timeout) => wait.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the thread that connects panicked").into());
+                }
             }
-            Err(_) => wait.check()?,
-        }
-    }
+        },
+    };
+    let stream = found.map_err(|cause| Error::Other(Box::new(cause)))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(SLICE))?;
+    stream.set_write_timeout(Some(SLICE))?;
+    Ok(stream)
 }
 
 fn resolve_and_connect(address: &str, limit: Duration) -> Result<TcpStream, Unreachable> {

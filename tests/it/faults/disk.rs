@@ -4,14 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::{Readable, Recovery, Row, Told, World, launch, serve};
 use crate::support::environment;
 use crate::support::foreign::Volume;
 use crate::support::full_disk::FullDisk;
 use crate::support::http_server::HttpServer;
+use crate::support::readers::generation;
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
-use crate::support::upstream::Upstream;
+use crate::support::tracer::Tracer;
+use crate::support::upstream::{Change, Upstream};
 
 const fn failure(
     fault: &'static str,
@@ -70,6 +74,33 @@ section!("The volume", {
         "has no inode left",
         "build", "No space left on device",
         no_inodes,
+    ),
+    a_quota_that_is_used_up_in_a_fetch: failure(
+        "has its quota used up: there is no room for the objects",
+        "fetch", "quota exceeded",
+        |row| failing_calls(row, "pwrite64", "EDQUOT"),
+    ),
+    a_quota_that_is_used_up_in_a_build: failure(
+        "has its quota used up: there is room for the objects and none for the tree",
+        "build", "quota exceeded",
+        // The push holds a link, and nothing before the build makes one.
+        |row| failing_calls(row, "?symlink,symlinkat", "EDQUOT"),
+    ),
+    a_disk_that_is_remounted_read_only: Row {
+        fault: "is remounted read-only while the program runs: the kernel refuses",
+        readers: Readable::EachCommit,
+        operator: Told::Nothing,
+        recovery: Recovery::AtOnce,
+        prove: remounted,
+    },
+    a_disk_that_turns_read_only: failure(
+        "turns read-only while the program runs, after an error of the disk",
+        "fetch", "Read-only file system",
+        |row| failing_calls(
+            row,
+            "pwrite64,?rename,?renameat,renameat2,?link,linkat,?symlink,symlinkat,ftruncate",
+            "EROFS",
+        ),
     ),
     a_disk_that_is_read_only: failure(
         "is read-only when the program starts",
@@ -139,6 +170,29 @@ section!("The volume", {
             }
         }),
     ),
+    a_manifest_of_length_zero: Row {
+        fault: "holds a manifest of length zero after a power cut",
+        readers: Readable::LastTree,
+        operator: Told::Log("the previous revision cannot be used"),
+        recovery: Recovery::Restart,
+        prove: |row| altered(row, |tree| fs::write(tree.with_file_name("manifest"), "").unwrap()),
+    },
+    packs_of_length_zero: survived(
+        "holds packs and their indexes of length zero after a power cut",
+        |row| store_cut(row, &["objects/pack"]),
+    ),
+    refs_of_length_zero: survived(
+        "holds refs of length zero in the object store after a power cut",
+        |row| store_cut(row, &["refs/gvr"]),
+    ),
+    a_boundary_of_length_zero: survived(
+        "holds a `shallow` of length zero in the object store after a power cut",
+        |row| store_cut(row, &["shallow"]),
+    ),
+    a_store_of_length_zero: survived(
+        "holds only files of length zero in the object store after a power cut",
+        |row| store_cut(row, &["."]),
+    ),
     a_pack_that_is_truncated: survived(
         "holds a truncated pack in the object store",
         |row| store_damaged(row, |pack| {
@@ -169,6 +223,20 @@ section!("The volume", {
         operator: Told::Nothing,
         recovery: Recovery::AtOnce,
         prove: busy,
+    },
+    files_that_cannot_be_deleted: Row {
+        fault: "refuses to delete an old tree for a while (`ESTALE`, as NFS does)",
+        readers: Readable::EachCommit,
+        operator: Told::Log("housekeeping failed; it will be tried again"),
+        recovery: Recovery::AtOnce,
+        prove: |row| undeletable(row, "ESTALE"),
+    },
+    files_that_are_in_use: Row {
+        fault: "refuses to delete any file of an old tree for a while (`EBUSY`, as NFS does)",
+        readers: Readable::EachCommit,
+        operator: Told::Log("housekeeping failed; it will be tried again"),
+        recovery: Recovery::AtOnce,
+        prove: |row| undeletable(row, "EBUSY"),
     },
 });
 
@@ -204,6 +272,119 @@ fn read_only(row: &Row) {
     let pushed = world.push(1);
     world.endure_unready(row);
     world.recover(row, || disk.make_writable(), &pushed);
+}
+
+/// The file system answers these calls with an error until it recovers.
+fn failing_calls(row: &Row, calls: &str, error: &str) {
+    // A traced process is slow.
+    let flags = [("sync-timeout", "60s"), ("stall-timeout", "30s")];
+    let (_server, mut world) = World::at(Root::new(), &flags);
+    let tracer = Tracer::fail(world.sidecar.pid(), calls, error);
+    let mut changes = generation(1);
+    changes.push(Change::Symlink(
+        "noise/link".to_owned(),
+        "nowhere".to_owned(),
+    ));
+    let pushed = world.upstream.commit_changes("main", &changes);
+    world.endure(row);
+    let told = super::told(&mut world.sidecar);
+    assert!(told["last_error"]["hint"].is_string(), "{told}");
+    world.recover(row, || drop(tracer), &pushed);
+}
+
+fn remounted(row: &Row) {
+    let (disk, _server, mut world) = on_a_disk(8 << 10, &[]);
+    // The lock is open for writing as long as the process lives.
+    assert!(!disk.may_become_read_only());
+    let pushed = world.push(1);
+    world.sidecar.wait_for(&world.root, &pushed);
+    let failures = world.sidecar.metric("gvr_sync_failures_total", &[]);
+    assert_eq!(failures, 0.0, "{}", row.fault);
+    world.end(row, &pushed);
+}
+
+/// Empties files of the store while nobody runs; the commits that follow are published all the
+/// same, those that are there already included.
+fn store_cut(row: &Row, places: &[&str]) {
+    let (server, mut world) = World::over_http();
+    let second = world.push(1);
+    world.sidecar.wait_for(&world.root, &second);
+    world.sidecar.kill();
+    let mut emptied = 0;
+    for place in places {
+        files_below(&world.root.state("store.git").join(place), &mut |file| {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(file, "").unwrap();
+            emptied += 1;
+        });
+    }
+    assert!(emptied > 0, "{places:?} hold nothing");
+    world.sidecar = launch(&server.url("upstream.git"), &world.root).spawn();
+    for n in 2..=3 {
+        let pushed = world.push(n);
+        world.sidecar.wait_for(&world.root, &pushed);
+        world.root.assert_published(&world.upstream, &pushed);
+    }
+    let failures = world.sidecar.metric("gvr_sync_failures_total", &[]);
+    assert_eq!(failures, 0.0, "{}", row.fault);
+    let pushed = world.push(4);
+    world.sidecar.wait_for(&world.root, &pushed);
+    world.end(row, &pushed);
+}
+
+/// Visits a file, or all files below a directory.
+fn files_below(path: &Path, visit: &mut dyn FnMut(&Path)) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            files_below(&entry.unwrap().path(), visit);
+        }
+    } else {
+        visit(path);
+    }
+}
+
+fn undeletable(row: &Row, error: &str) {
+    let flags = [
+        ("keep", "0"),
+        ("stale-timeout", "0s"),
+        ("sync-timeout", "60s"),
+        ("stall-timeout", "30s"),
+    ];
+    let (server, world) = World::at(Root::new(), &flags);
+    // Without any time to read in, a reader may lose the old tree.
+    let mut world = world.unwatched();
+    let old = world.root.tree();
+    let tracer = Tracer::fail(world.sidecar.pid(), "?unlink,unlinkat,?rmdir", error);
+    for n in 1..=2 {
+        let pushed = world.push(n);
+        world.sidecar.wait_for(&world.root, &pushed);
+        world.root.assert_published(&world.upstream, &pushed);
+    }
+    world
+        .sidecar
+        .wait_while_alive("the old tree to go", |_| !old.exists());
+    assert!(!world.root.litter(&[]).is_empty(), "it was deleted");
+    let Told::Log(text) = row.operator else {
+        unreachable!("the row is a line in the log");
+    };
+    world.sidecar.wait_for_log(text);
+    // No sync failed, only what is off its path.
+    assert_eq!(super::told(&mut world.sidecar)["last_error"], Value::Null);
+    drop(tracer);
+    // What would not go is tried again from time to time, and at every start.
+    world.sidecar.kill();
+    world.sidecar = launch(&server.url("upstream.git"), &world.root)
+        .flag("keep", "0")
+        .flag("stale-timeout", "0s")
+        .spawn();
+    let pushed = world.push(3);
+    world.sidecar.wait_for(&world.root, &pushed);
+    world
+        .sidecar
+        .wait_while_alive("the rest to be deleted", |_| {
+            world.root.litter(&[]).is_empty() && world.root.revisions().len() == 1
+        });
+    world.end(row, &pushed);
 }
 
 fn permission_lost(row: &Row) {

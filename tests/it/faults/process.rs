@@ -10,9 +10,11 @@ use rustix::process::{Pid, Signal};
 use super::{Readable, Recovery, Row, Told, World, file, launch, serve};
 use crate::support::environment;
 use crate::support::foreign::Volume;
-use crate::support::http_server::{Fault, Scope};
+use crate::support::http_server::{Fault, HttpServer, Scope};
+use crate::support::memory_limit::MemoryLimit;
 use crate::support::root::Root;
-use crate::support::sidecar::field;
+use crate::support::sidecar::{Launch, field};
+use crate::support::tracer::Tracer;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{PATIENCE, wait_until};
 
@@ -35,10 +37,38 @@ section!("The process", {
         recovery: Recovery::Restart,
         prove: out_of_memory,
     },
+    a_memory_limit: Row {
+        fault: "exceeds the memory limit of its container in a sync, and the kernel kills it",
+        readers: Readable::LastTree,
+        operator: Told::Ends,
+        recovery: Recovery::Restart,
+        prove: killed_for_memory,
+    },
+    no_threads: Row {
+        fault: "may start no more threads",
+        readers: Readable::EachCommit,
+        operator: Told::Nothing,
+        recovery: Recovery::AtOnce,
+        prove: out_of_threads,
+    },
+    no_threads_at_the_start: Row {
+        fault: "may start no thread at all",
+        readers: Readable::LastTree,
+        operator: Told::Exit("cannot start a thread"),
+        recovery: Recovery::Restart,
+        prove: no_first_thread,
+    },
+    a_thread_that_panics: Row {
+        fault: "loses a thread to a panic (here: the one that hears signals)",
+        readers: Readable::LastTree,
+        operator: Told::Exit("thread panicked"),
+        recovery: Recovery::Restart,
+        prove: panics,
+    },
     no_descriptors: Row {
         fault: "runs out of file descriptors",
         readers: Readable::LastTree,
-        operator: Told::Failure("fetch", "disk", "Too many open files"),
+        operator: Told::Failure("fetch", "resources", "Too many open files"),
         recovery: Recovery::NextAttempt,
         prove: out_of_descriptors,
     },
@@ -99,11 +129,124 @@ fn out_of_memory(row: &Row) {
     });
     let first = world.first.clone();
     world.root.assert_published(&world.upstream, &first);
+    if let Some(line) = world
+        .sidecar
+        .log()
+        .iter()
+        .find(|line| line.contains("the sync failed"))
+    {
+        // The remote and the disk are innocent.
+        assert_eq!(
+            field(line, "reason").as_deref(),
+            Some("resources"),
+            "{line}"
+        );
+        assert!(field(line, "hint").unwrap().contains("memory"), "{line}");
+    }
     world.sidecar.kill();
     world.sidecar = launch(&server.url("upstream.git"), &world.root)
         .flag("stall-timeout", "30s")
         .flag("sync-timeout", "60s")
         .spawn();
+    world.sidecar.wait_for(&world.root, &pushed);
+    world.end(row, &pushed);
+}
+
+fn killed_for_memory(row: &Row) {
+    let flags = [("stall-timeout", "30s"), ("sync-timeout", "60s")];
+    let (server, mut world) = World::at(Root::new(), &flags);
+    world.sidecar.wait_for_polls(2);
+    let group = MemoryLimit::new(16 << 20);
+    if let Some(group) = &group {
+        // Enough for polls; not for a blob that is read as a whole.
+        group.hold(world.sidecar.pid());
+        world.sidecar.wait_for_polls(2);
+    }
+    let pushed = world.push_heavy(1, 64 << 20);
+    if group.is_none() {
+        // Where no group can be made: what the kernel does.
+        world.sidecar.kill();
+    }
+    let finished = world.sidecar.wait_exit(PATIENCE * 4);
+    assert_eq!(finished.signal, Some(9), "{finished:?}");
+    let first = world.first.clone();
+    world.root.assert_published(&world.upstream, &first);
+    drop(group);
+    world.sidecar = launch(&server.url("upstream.git"), &world.root)
+        .flag("stall-timeout", "30s")
+        .flag("sync-timeout", "60s")
+        .spawn();
+    world.sidecar.wait_for(&world.root, &pushed);
+    world.end(row, &pushed);
+}
+
+/// A world whose process is no superuser, whom no limit on threads would concern.
+fn unprivileged() -> (Volume, HttpServer, World, Launch) {
+    let volume = Volume::new(0o775);
+    let root = Root::at(&volume.path().join("root"));
+    fs::create_dir(root.path()).unwrap();
+    volume.share(root.path());
+    let upstream = Upstream::empty();
+    let server = serve(&upstream);
+    let launch = volume.launch(launch(&server.url("upstream.git"), &root).flag("jobs", "4"));
+    let world = World::new(upstream, root, launch.clone());
+    (volume, server, world, launch)
+}
+
+fn out_of_threads(row: &Row) {
+    let (_volume, server, mut world, _) = unprivileged();
+    // Set by the user himself: nobody else may without a capability that root can lack.
+    let pid = world.sidecar.pid().as_raw_nonzero().to_string();
+    let limited = environment::command("setpriv")
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
+        .args(["prlimit", "--pid", &pid, "--nproc=0:0"])
+        .status()
+        .unwrap();
+    assert!(limited.success());
+    for n in 1..=2 {
+        let pushed = world.push(n);
+        world.sidecar.wait_for(&world.root, &pushed);
+    }
+    // The next poll needs another connection.
+    server.close_connections();
+    let pushed = world.push(3);
+    world.sidecar.wait_for(&world.root, &pushed);
+    world.end(row, &pushed);
+}
+
+fn no_first_thread(row: &Row) {
+    let (_volume, _server, mut world, launch) = unprivileged();
+    world.sidecar.kill();
+    let pushed = world.push(1);
+    let starved = launch.clone().through(&["prlimit", "--nproc=0:0"]).run();
+    let Told::Exit(last_line) = row.operator else {
+        unreachable!("the row is an exit");
+    };
+    assert_eq!(starved.code, Some(1), "{starved:?}");
+    assert!(starved.last_line().contains(last_line), "{starved:?}");
+    assert!(!starved.stderr.contains("panicked"), "{starved:?}");
+    let first = world.first.clone();
+    world.root.assert_published(&world.upstream, &first);
+    world.sidecar = launch.spawn();
+    world.sidecar.wait_for(&world.root, &pushed);
+    world.end(row, &pushed);
+}
+
+fn panics(row: &Row) {
+    let (server, mut world) = World::over_http();
+    // The library that hears signals for us panics when it cannot read its pipe.
+    let tracer = Tracer::fail(world.sidecar.pid(), "recvfrom", "EIO");
+    let finished = world.sidecar.wait_exit(PATIENCE);
+    drop(tracer);
+    let Told::Exit(last_line) = row.operator else {
+        unreachable!("the row is an exit");
+    };
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.last_line().contains(last_line), "{finished:?}");
+    let first = world.first.clone();
+    world.root.assert_published(&world.upstream, &first);
+    let pushed = world.push(1);
+    world.sidecar = launch(&server.url("upstream.git"), &world.root).spawn();
     world.sidecar.wait_for(&world.root, &pushed);
     world.end(row, &pushed);
 }

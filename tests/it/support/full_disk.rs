@@ -1,7 +1,7 @@
 //! A small volume of its own: a tmpfs that can be filled, enlarged and made read-only.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -52,6 +52,17 @@ impl FullDisk {
     /// Makes it read-only. Fails while a file on it is open for writing.
     pub fn make_read_only(&self) {
         self.remount("ro");
+    }
+
+    /// Tries to make it read-only; whether the kernel allowed it.
+    pub fn may_become_read_only(&self) -> bool {
+        environment::command("mount")
+            .args(["-o", "remount,ro"])
+            .arg(self.path())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
     }
 
     /// Makes it writable again.

@@ -145,6 +145,13 @@ impl Launch {
         self
     }
 
+    /// Runs it under one more command, inside the others.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper
+            .extend(wrapper.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Runs a copy of the binary, for a user who cannot reach the build directory.
     pub fn binary(mut self, binary: &Path) -> Self {
         self.binary = binary.to_owned();

@@ -240,6 +240,37 @@ impl Upstream {
         tree
     }
 
+    /// Writes an object as it is, however little git would like it; returns its id.
+    pub fn object(&self, kind: &str, content: &[u8]) -> String {
+        let write = ["hash-object", "-w", "--literally", "--stdin", "-t", kind];
+        self.feed(&write, content)
+    }
+
+    /// Writes a tree from lines as `git ls-tree` prints them; returns its id.
+    pub fn tree(&self, listing: &str) -> String {
+        self.feed(&["mktree"], listing.as_bytes())
+    }
+
+    /// Takes a pack in as it is.
+    pub fn unpack(&self, pack: &[u8]) {
+        self.feed(&["index-pack", "--stdin"], pack);
+    }
+
+    /// Runs a git command that reads `input`; returns what it printed, trimmed.
+    fn feed(&self, args: &[&str], input: &[u8]) -> String {
+        let mut child = self
+            .command()
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "git {args:?}");
+        String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+    }
+
     /// Runs a git command in the repository; returns what it printed, trimmed.
     pub fn git(&self, args: &[&str]) -> String {
         let out = run(self.command().args(args));
