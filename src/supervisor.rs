@@ -62,6 +62,8 @@ pub struct Supervisor {
     /// Which of [`AFTER_NUDGE`] comes next; past the end when no nudge is being followed up.
     follow_up: usize,
     housekeeping_due: Option<Instant>,
+    /// Until when the remote asked not to be asked again.
+    embargo: Option<Instant>,
 }
 
 /// When to try again: a function of what happened, and of chance.
@@ -87,6 +89,7 @@ impl Supervisor {
             published: false,
             follow_up: AFTER_NUDGE.len(),
             housekeeping_due: None,
+            embargo: None,
         }
     }
 
@@ -165,6 +168,7 @@ impl Supervisor {
     }
 
     fn succeeded(&mut self) {
+        self.embargo = None;
         if self.failures > 0 {
             info!(failures = self.failures, "syncing again");
         }
@@ -266,6 +270,9 @@ impl Supervisor {
             );
             return Err(Ended::GaveUp(failure));
         }
+        self.embargo = failure
+            .retry_after
+            .and_then(|asked| Instant::now().checked_add(asked.min(MAX_RETRY_AFTER)));
         let delay = self.schedule.after_failure(
             self.failures,
             self.published,
@@ -319,8 +326,12 @@ impl Supervisor {
                 }
             };
             if woken == Woken::Nudged {
-                debug!("nudged: polling now");
                 self.follow_up = 0;
+                if self.embargo.is_some_and(|until| Instant::now() < until) {
+                    debug!("nudged: polling as soon as the remote wants to be asked again");
+                    continue;
+                }
+                debug!("nudged: polling now");
             }
             return woken;
         }
