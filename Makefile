@@ -41,6 +41,7 @@ lint: ## Formatting, clippy without warnings, shell scripts where shellcheck is 
 	@scripts/setup build
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
 	@for script in scripts/* .ci/run; do \
 		head -n 1 "$$script" | grep -q bash || continue; bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then \

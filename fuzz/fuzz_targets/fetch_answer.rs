@@ -47,6 +47,7 @@ fuzz_target!(|input: (u8, u8, &[u8])| {
     let known = [commit];
     let request = FetchRequest {
         want: commit,
+        also: &known,
         name: Some("refs/heads/main"),
         haves: &known,
         shallow: if selector & 4 == 0 { &[] } else { &known },
