@@ -1,6 +1,7 @@
 //! What a published tree can be made to look like, through the program: submodules, sparse paths,
 //! a `.git` directory, publishing by exchange, sharing, limits; each against what git itself does.
 
+mod clones;
 mod exactness;
 mod exchange;
 mod git_dir;
