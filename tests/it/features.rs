@@ -5,6 +5,7 @@ mod clones;
 mod exactness;
 mod exchange;
 mod git_dir;
+mod large;
 mod limits;
 mod paths;
 mod sharing;
