@@ -68,7 +68,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS= (60), or TARGETS= only; needs cargo-
 soak: ## The long tests: every kill point, 10,000 flips, 50,000 polls (an hour or so)
 	@scripts/setup test
 	GVR_TEST_SOAK=1 cargo test --locked --test it -- --nocapture --test-threads 1 \
-		kill_points:: contract::no_reader soak:: faults::http::a_stale
+		kill_points:: contract::no_reader soak:: faults::http::a_stale features::large
 
 reliability: ## Write the table of docs/reliability.md anew, from the tests that prove it
 	GVR_TEST_UPDATE_DOCS=1 cargo test --locked --test it -- reliability::

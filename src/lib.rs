@@ -22,6 +22,7 @@
 //! | [`remote`] | the git protocol over HTTP, SSH and local paths: a tip, a pack |
 //! | [`store`] | the bare object store: receive, heal, shrink |
 //! | [`tree`] | a commit becomes files |
+//! | `pack` | objects as packs hold them, for `store` and `tree` |
 //! | [`manifest`] | what a published tree consists of: for sharing and verification |
 //! | [`volume`] | every path name under the root: lock, observe, stage, seal, publish, prune |
 //! | [`hooks`] | what others are told through files |
@@ -59,6 +60,7 @@ pub mod hooks;
 pub mod logging;
 pub mod manifest;
 pub mod metrics;
+mod pack;
 pub mod process;
 pub mod remote;
 pub mod repo_url;

@@ -6,8 +6,9 @@
 //! sends is whole objects: looking for deltas would take longer than copying what they save.
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -18,9 +19,10 @@ use git2::{
 use ring::digest;
 
 use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
-use crate::budget::Budget;
+use crate::budget::{Budget, Interrupted};
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError};
+use crate::pack::{Whole, entry};
 
 /// A repository by its path: bare, a work tree, or a linked work tree; shallow ones too.
 #[derive(Clone, Debug)]
@@ -319,6 +321,12 @@ fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
 /// codes texts as if all letters were equally frequent.)
 const LEVEL: Compression = Compression::new(3);
 
+/// Size in bytes beyond which an object is streamed, if a pack holds it whole.
+const LARGE: usize = 8 << 20;
+
+/// Bytes in memory of an object that is streamed.
+const PIECE: usize = 256 << 10;
+
 /// The objects that go into the pack.
 struct Selection<'r> {
     repository: &'r Repository,
@@ -437,6 +445,7 @@ impl<'r> Selection<'r> {
     /// Writes the pack (gitformat-pack, version 2); returns its size in bytes.
     fn send(self, pack: &mut dyn PackSink) -> Result<u64, SyncError> {
         let odb = self.repository.odb().map_err(unsent)?;
+        let packs = self.repository.commondir().join("objects/pack");
         let mut sum = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         let mut bytes = 0;
         let mut write = |chunk: &[u8]| {
@@ -450,18 +459,28 @@ impl<'r> Selection<'r> {
         header[8..].copy_from_slice(&count.to_be_bytes());
         write(&header)?;
         for id in self.objects {
-            self.budget.check().map_err(|cause| {
-                SyncError::interrupted(Stage::Fetch, "reading the repository", cause)
-            })?;
-            let object = odb.read(id).map_err(unsent)?;
-            let entry = entry_header(object.kind(), object.data().len());
-            let mut encoder = ZlibEncoder::new(entry, LEVEL);
-            // Writing into memory does not fail.
-            let packed = encoder
-                .write_all(object.data())
-                .and_then(|()| encoder.finish())
-                .map_err(|cause| unsent(git2::Error::from_str(&cause.to_string())))?;
-            write(&packed)?;
+            self.budget.check().map_err(interrupted)?;
+            let (size, kind) = odb.read_header(id).map_err(unsent)?;
+            let mut encoder = ZlibEncoder::new(entry::whole(kind, size as u64), LEVEL);
+            // What cannot be streamed is libgit2's to read, or to say what is wrong with it.
+            if size > LARGE
+                && let Ok(Some(mut content)) = Whole::find(&packs, id)
+                && content.size() == size as u64
+            {
+                let mut piece = vec![0; PIECE];
+                loop {
+                    self.budget.check().map_err(interrupted)?;
+                    match content.read(&mut piece).map_err(unsent)? {
+                        0 => break,
+                        length => encoder.write_all(&piece[..length]).map_err(unsent)?,
+                    }
+                    write(&std::mem::take(encoder.get_mut()))?;
+                }
+            } else {
+                let object = odb.read(id).map_err(unsent)?;
+                encoder.write_all(object.data()).map_err(unsent)?;
+            }
+            write(&encoder.finish().map_err(unsent)?)?;
         }
         let sum = sum.finish();
         pack.write(sum.as_ref())?;
@@ -469,27 +488,11 @@ impl<'r> Selection<'r> {
     }
 }
 
-/// Kind and size before an object's data: four bits of the size, then seven a byte.
-fn entry_header(kind: ObjectType, size: usize) -> Vec<u8> {
-    let kind: u8 = match kind {
-        ObjectType::Commit => 1,
-        ObjectType::Tree => 2,
-        ObjectType::Tag => 4,
-        _ => 3,
-    };
-    let mut rest = size >> 4;
-    let mut header = vec![kind << 4 | (size & 0xf) as u8];
-    while rest > 0 {
-        if let Some(last) = header.last_mut() {
-            *last |= 0x80;
-        }
-        header.push((rest & 0x7f) as u8);
-        rest >>= 7;
-    }
-    header
+fn interrupted(cause: Interrupted) -> SyncError {
+    SyncError::interrupted(Stage::Fetch, "reading the repository", cause)
 }
 
-fn unsent(cause: git2::Error) -> SyncError {
+fn unsent(cause: impl Error + Send + Sync + 'static) -> SyncError {
     SyncError::new(
         Stage::Fetch,
         Reason::Other,

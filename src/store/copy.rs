@@ -13,10 +13,10 @@ use std::path::Path;
 
 use git2::{ErrorClass, Oid};
 
-use super::entry::{self, Base};
 use super::output::Output;
 use super::packs::{self, Index, Pack};
 use crate::budget::{Budget, Interrupted};
+use crate::pack::entry::{self, Base};
 
 /// What goes into the new packs, and in which order.
 pub(super) struct Plan<'a> {

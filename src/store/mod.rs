@@ -8,7 +8,6 @@
 //! reads objects opens [`Store::path`] and thereby sees the packs of that moment.
 
 mod copy;
-mod entry;
 mod maintain;
 mod output;
 mod packs;

@@ -19,9 +19,9 @@ use flate2::{Compression, Decompress, FlushDecompress, Status};
 use git2::{Odb, Oid};
 use ring::digest;
 
-use super::entry::{self, Base};
 use super::output::Output;
 use crate::budget::Budget;
+use crate::pack::entry::{self, Base};
 
 /// A thin pack that was put aside.
 pub(super) struct Spool {

@@ -1,7 +1,7 @@
 //! The system calls that make files, links and directories: relative to a directory, exclusive,
 //! never through a symbolic link.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -11,6 +11,9 @@ use crate::manifest::{Kind, Stat};
 
 /// Bytes written between two looks at the budget.
 const SLICE: usize = 8 << 20;
+
+/// Bytes in memory of a file that is streamed.
+const PIECE: usize = 256 << 10;
 
 /// What the kernel takes from the mode of every new file.
 pub(super) fn umask() -> u32 {
@@ -71,6 +74,25 @@ pub(super) fn fill<E: From<io::Error>>(
         }
     }
     Ok(file.into())
+}
+
+/// Writes what a reader gives into a file, piece by piece; `proceed` is asked before each.
+/// `unreadable` says what a failure of the reader is.
+pub(super) fn fill_from<E: From<io::Error>>(
+    file: OwnedFd,
+    mut content: impl Read,
+    unreadable: impl Fn(io::Error) -> E,
+    mut proceed: impl FnMut() -> Result<(), E>,
+) -> Result<OwnedFd, E> {
+    let mut file = std::fs::File::from(file);
+    let mut piece = vec![0; PIECE];
+    loop {
+        proceed()?;
+        match content.read(&mut piece).map_err(&unreadable)? {
+            0 => return Ok(file.into()),
+            length => file.write_all(&piece[..length])?,
+        }
+    }
 }
 
 /// Gives a finished file its last permission bits, and says what `stat` will say of it.

@@ -6,10 +6,10 @@
 //! directory descriptors, never through a symbolic link, and a descriptor is held only for the
 //! directories being worked on, so that neither depth nor width of a tree exhausts them.
 //!
-//! Memory: each worker holds the blob that it writes. libgit2 cannot stream an object out of a
-//! pack, so a blob of 1,000 MB costs 1,000 MB while it is written (measured: 981 MiB at peak; more
-//! where it is stored as a delta, whose base comes on top, or is converted); blobs of more than 8 MiB are written one at a time, whatever
-//! `jobs` says.
+//! Memory: each worker holds the blob that it writes. A blob of more than 8 MiB is streamed out of
+//! its pack instead, by pieces of 256 KiB. libgit2 cannot do that, and is left with the large blobs
+//! that are stored as deltas, are loose, or are converted: those are in memory whole (a delta with
+//! its base), one at a time, whatever `jobs` says.
 //!
 //! This module fetches nothing, publishes nothing and removes nothing; after an error the
 //! directory is debris that its owner sweeps. It does not run filters (`filter=lfs` and others):

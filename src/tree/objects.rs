@@ -1,13 +1,16 @@
 //! Reading objects: one handle a thread, errors in the project's terms.
 //!
 //! libgit2 reads an object of a pack into memory whole; it cannot stream one. Callers ask for the
-//! size first where it matters.
+//! size first where it matters, and [`stream`] what is large.
 
+use std::error::Error;
+use std::io;
 use std::path::Path;
 
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
 
 use crate::error::{Reason, Stage, SyncError};
+use crate::pack::Whole;
 
 /// Largest tree object that is read: some two million names.
 const TREE_LIMIT: usize = 128 << 20;
@@ -87,6 +90,23 @@ pub(super) fn read<'a>(
         )));
     }
     Ok(object)
+}
+
+/// The content of an object of `size` bytes, to be read piece by piece; `None` if no pack of the
+/// store holds it whole, so that it must be [`read`].
+pub(super) fn stream(store: &Path, id: Oid, size: usize) -> Result<Option<Whole>, SyncError> {
+    let packs = store.join("objects/pack");
+    let found = Whole::find(&packs, id).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(id, error),
+        _ => SyncError::disk(Stage::Build, "read", &packs, error),
+    })?;
+    if let Some(whole) = &found
+        && whole.size() != size as u64
+    {
+        let error = io::Error::other("its size is not the same wherever it is stored");
+        return Err(damaged(id, error));
+    }
+    Ok(found)
 }
 
 /// The raw bytes of a tree object.
@@ -191,10 +211,15 @@ pub(super) fn hostile(message: impl Into<String>) -> SyncError {
 }
 
 fn unreadable(id: Oid, error: git2::Error) -> SyncError {
-    let message = if error.code() == ErrorCode::NotFound {
-        format!("object {id} is not in the store")
-    } else {
-        format!("object {id} in the store cannot be read")
-    };
-    SyncError::new(Stage::Build, Reason::Store, message).with_source(error)
+    if error.code() == ErrorCode::NotFound {
+        let message = format!("object {id} is not in the store");
+        return SyncError::new(Stage::Build, Reason::Store, message).with_source(error);
+    }
+    damaged(id, error)
+}
+
+/// The error for an object that is there, and is not what it should be.
+pub(super) fn damaged(id: Oid, cause: impl Error + Send + Sync + 'static) -> SyncError {
+    let message = format!("object {id} in the store cannot be read");
+    SyncError::new(Stage::Build, Reason::Store, message).with_source(cause)
 }

@@ -2,9 +2,11 @@
 //! a `.git` directory, publishing by exchange, sharing, limits; each against what git itself does.
 
 mod bombs;
+mod clones;
 mod exactness;
 mod exchange;
 mod git_dir;
+mod large;
 mod limits;
 mod paths;
 mod sharing;

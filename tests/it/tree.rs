@@ -1,5 +1,7 @@
 //! Trees against the oracle: what real git checks out of the same commit.
 
+mod large;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};

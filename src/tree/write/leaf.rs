@@ -15,7 +15,8 @@ use crate::tree::attributes::Conversion;
 use crate::tree::objects::{self, TreeEntry, hostile};
 use crate::tree::{Share, convert, files};
 
-/// Size in bytes from which on blobs are in memory one at a time.
+/// Size in bytes beyond which a blob is streamed out of its pack or, where that is not possible, is
+/// in memory alone.
 const LARGE: usize = 8 << 20;
 
 /// Longest target of a symbolic link, in bytes (symlink(2)).
@@ -141,57 +142,85 @@ impl Job<'_> {
             )));
         }
         self.build.admit(size as u64)?;
-        let at = self.destination(directory)?;
-        let _large = (size > LARGE).then(|| lock(&self.build.large));
-        if kind == Kind::Symlink && size > TARGET_LIMIT {
-            return Err(hostile(format!(
-                "{} is to be a symbolic link with a target of {size} bytes",
-                shown(&path())
-            )));
-        }
-        let blob = objects::read(&self.odb, id, ObjectType::Blob)?;
-        let counts = &self.build.counts;
-        counts.files_written.fetch_add(1, Ordering::Relaxed);
         if kind == Kind::Symlink {
-            if blob.data().is_empty() || blob.data().contains(&0) {
-                return Err(hostile(format!(
-                    "{} is to be a symbolic link without a valid target",
-                    shown(&path())
-                )));
-            }
-            return files::symlink(at, name, blob.data())
-                .map_err(|error| self.failed(&path(), error));
+            let stat = self.symlink(directory, name, id, size)?;
+            self.build
+                .counts
+                .files_written
+                .fetch_add(1, Ordering::Relaxed);
+            return Ok(stat);
         }
-        let converted = convert::convert(conversion, id, blob.data());
-        if converted.left_encoding {
-            let encoding = conversion.encoding.as_deref().unwrap_or_default();
-            let what = format!("working-tree-encoding={encoding}");
-            self.build.note_unfiltered(&what, shown(&path()));
-        }
-        let file = files::create(at, name, kind == Kind::Executable)
-            .map_err(|error| self.failed(&path(), error))?;
-        let file = files::fill(file, &converted.bytes, || {
-            self.proceed().map_err(Failure::Stop)
-        })
-        .map_err(|failure| match failure {
+        let at = self.destination(directory)?;
+        let executable = kind == Kind::Executable;
+        let create =
+            || files::create(at, name, executable).map_err(|error| self.failed(&path(), error));
+        let proceed = || self.proceed().map_err(Failure::Stop);
+        let failed = |failure| match failure {
             Failure::Stop(error) => error,
+            Failure::Store(error) => objects::damaged(id, error),
             Failure::Disk(error) => {
                 let full = self.build.request.destination.join(as_path(&path()));
                 SyncError::disk(Stage::Build, "write", &full, error)
             }
-        })?;
+        };
+        let large = size > LARGE;
+        let streamed = match large && *conversion == Conversion::default() {
+            true => objects::stream(self.build.request.store, id, size)?,
+            false => None,
+        };
+        let file = if let Some(content) = streamed {
+            files::fill_from(create()?, content, Failure::Store, proceed).map_err(failed)?
+        } else {
+            let _large = large.then(|| lock(&self.build.large));
+            let blob = objects::read(&self.odb, id, ObjectType::Blob)?;
+            let converted = convert::convert(conversion, id, blob.data());
+            if converted.left_encoding {
+                let encoding = conversion.encoding.as_deref().unwrap_or_default();
+                let what = format!("working-tree-encoding={encoding}");
+                self.build.note_unfiltered(&what, shown(&path()));
+            }
+            files::fill(create()?, &converted.bytes, proceed).map_err(failed)?
+        };
         let stat = files::finish(file, self.build.options.group_write)
             .map_err(|error| self.failed(&path(), error))?;
+        let counts = &self.build.counts;
+        counts.files_written.fetch_add(1, Ordering::Relaxed);
         counts.bytes_written.fetch_add(stat.size, Ordering::Relaxed);
         counts
             .bytes
             .fetch_add(stat.size.saturating_sub(size as u64), Ordering::Relaxed);
         Ok(stat)
     }
+
+    fn symlink(
+        &self,
+        directory: &Directory,
+        name: &[u8],
+        id: Oid,
+        size: usize,
+    ) -> Result<Stat, SyncError> {
+        let path = join(&directory.path, name);
+        let at = self.destination(directory)?;
+        if size > TARGET_LIMIT {
+            return Err(hostile(format!(
+                "{} is to be a symbolic link with a target of {size} bytes",
+                shown(&path)
+            )));
+        }
+        let blob = objects::read(&self.odb, id, ObjectType::Blob)?;
+        if blob.data().is_empty() || blob.data().contains(&0) {
+            return Err(hostile(format!(
+                "{} is to be a symbolic link without a valid target",
+                shown(&path)
+            )));
+        }
+        files::symlink(at, name, blob.data()).map_err(|error| self.failed(&path, error))
+    }
 }
 
 enum Failure {
     Stop(SyncError),
+    Store(std::io::Error),
     Disk(std::io::Error),
 }
 

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod connect_proxy;
+pub mod cow_disk;
 pub mod environment;
 pub mod foreign;
 pub mod full_disk;

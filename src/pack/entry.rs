@@ -7,20 +7,20 @@ use git2::Oid;
 
 /// What stands before the compressed data of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Bytes of type and size.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// Bytes of everything before the compressed data.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// Bytes of the object, or of the delta, once decompressed.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// What a delta builds on.
-    pub(super) base: Base,
+    pub(crate) base: Base,
 }
 
 /// What an object is a delta of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Base {
+pub(crate) enum Base {
     /// It is whole.
     None,
     /// The object that begins so many bytes before this one.
@@ -30,14 +30,14 @@ pub(super) enum Base {
 }
 
 /// No well-formed head is longer: ten bytes of type and size, and an id.
-pub(super) const LONGEST: usize = 30;
+pub(crate) const LONGEST: usize = 30;
 
 const ID: usize = 20;
 const OFFSET_DELTA: u8 = 6;
 const ID_DELTA: u8 = 7;
 
 /// Reads the head that `bytes` begin with; none when they are malformed or too few.
-pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Head> {
     let first = *bytes.first()?;
     let kind = first >> 4 & 7;
     let mut size = u64::from(first & 0xf);
@@ -77,7 +77,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
 
 /// The head of a delta whose base begins `distance` bytes earlier. `old` are type and size of the
 /// same delta, as [`Head::start`] delimits them.
-pub(super) fn rebased(old: &[u8], distance: u64) -> Vec<u8> {
+pub(crate) fn rebased(old: &[u8], distance: u64) -> Vec<u8> {
     let mut head = old.to_vec();
     if let Some(first) = head.first_mut() {
         *first = *first & 0x8f | OFFSET_DELTA << 4;
@@ -94,7 +94,7 @@ pub(super) fn rebased(old: &[u8], distance: u64) -> Vec<u8> {
 }
 
 /// The head of a whole object: its type and its size.
-pub(super) fn whole(kind: git2::ObjectType, size: u64) -> Vec<u8> {
+pub(crate) fn whole(kind: git2::ObjectType, size: u64) -> Vec<u8> {
     let kind: u8 = match kind {
         git2::ObjectType::Commit => 1,
         git2::ObjectType::Tree => 2,
