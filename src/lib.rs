@@ -22,7 +22,7 @@
 //! | [`remote`] | the git protocol over HTTP, SSH and local paths: a tip, a pack |
 //! | [`store`] | the bare object store: receive, heal, shrink |
 //! | [`tree`] | a commit becomes files |
-//! | `pack` | objects as packs hold them, for `store` and `tree` |
+//! | `pack` | objects as packs hold them, for `store`, `tree` and local remotes |
 //! | [`manifest`] | what a published tree consists of: for sharing and verification |
 //! | [`volume`] | every path name under the root: lock, observe, stage, seal, publish, prune |
 //! | [`hooks`] | what others are told through files |

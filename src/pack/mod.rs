@@ -1,8 +1,8 @@
 //! Objects as packs hold them (gitformat-pack): the heads of entries, and single objects that are
 //! too large to be in memory.
 //!
-//! For [`store`](crate::store), which writes packs, and [`tree`](crate::tree), which reads from
-//! them. It does not say which packs a store has or should have, resolves no deltas, reads no
+//! For [`store`](crate::store), which writes packs, and [`tree`](crate::tree) and the local
+//! [`remote`](crate::remote), which read from them. It does not say which packs a store has or should have, resolves no deltas, reads no
 //! loose objects, and does not hash: libgit2 does all that.
 
 pub(crate) mod entry;
