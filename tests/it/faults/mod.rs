@@ -158,6 +158,8 @@ impl World {
         let first = upstream.commit_changes("main", &generation(0));
         let mut sidecar = launch.spawn();
         sidecar.wait_for(&root, &first);
+        // The cycle goes on for a moment after the flip.
+        sidecar.wait_for_metric("gvr_syncs_total", &[("outcome", "changed")], 1.0);
         let readers = Some(Readers::start(1, root.link()));
         Self {
             upstream,
@@ -199,9 +201,18 @@ impl World {
 
     /// The same with a file beside it, which no compression makes smaller than `bytes`.
     pub fn push_heavy(&self, n: u64, bytes: usize) -> String {
+        self.push_noise(n, bytes, "")
+    }
+
+    /// The same with attributes of that file.
+    pub fn push_noise(&self, n: u64, bytes: usize, attributes: &str) -> String {
         let mut random = fastrand::Rng::with_seed(n);
         let noise: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
         let mut changes = generation(n);
+        changes.push(Change::file(
+            "noise/.gitattributes",
+            format!("* {attributes}\n"),
+        ));
         changes.push(Change::file("noise/file", noise));
         self.upstream.commit_changes("main", &changes)
     }

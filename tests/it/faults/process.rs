@@ -158,11 +158,11 @@ fn killed_for_memory(row: &Row) {
     world.sidecar.wait_for_polls(2);
     let group = MemoryLimit::new(16 << 20);
     if let Some(group) = &group {
-        // Enough for polls; not for a blob that is read as a whole.
+        // Enough for polls; not for a large file whose lines are to end in another way.
         group.hold(world.sidecar.pid());
         world.sidecar.wait_for_polls(2);
     }
-    let pushed = world.push_heavy(1, 64 << 20);
+    let pushed = world.push_noise(1, 64 << 20, "text eol=crlf");
     if group.is_none() {
         // Where no group can be made: what the kernel does.
         world.sidecar.kill();
