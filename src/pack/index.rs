@@ -1,18 +1,133 @@
-//! Where a pack has an object: one look-up in an index of version 2 (gitformat-pack), by a few
-//! small reads. Nothing of the index stays in memory.
+//! Where a pack has its objects: indexes of version 2 (gitformat-pack).
+//!
+//! [`Index`] has one in memory, for those who need most of it; [`offset`] looks up one object by a
+//! few small reads. Neither looks into the pack.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use git2::Oid;
 
+/// The objects of a pack, by ascending id.
+pub(crate) struct Index {
+    ids: Vec<u8>,
+    offsets: Vec<u64>,
+    end: u64,
+}
+
 const SIGNATURE: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
-const FAN_OUT: u64 = 8;
-const IDS: u64 = FAN_OUT + 256 * 4;
-const ID: u64 = 20;
-/// A checksum stands between the ids and the offsets.
-const CHECKSUM: u64 = 4;
+const FAN_OUT: usize = SIGNATURE.len();
+const IDS: usize = FAN_OUT + 256 * 4;
+const ID: usize = 20;
+/// A checksum of each object stands between the ids and the offsets.
+const CHECKSUM: usize = 4;
+/// Set in an offset that is a position in the table of 64-bit offsets.
+const IN_TABLE: u64 = 0x8000_0000;
+/// Checksums at the end of an index; a pack ends with one.
+const TRAILER: u64 = 20;
+
+impl Index {
+    pub(crate) fn read(dir: &Path, name: &str) -> io::Result<Self> {
+        let path: PathBuf = dir.join(format!("{name}.idx"));
+        let bytes = fs::read(&path)?;
+        let end = fs::metadata(path.with_extension("pack"))?.len();
+        Self::parse(&bytes, end.saturating_sub(TRAILER)).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is not a pack index of version 2", path.display()),
+            )
+        })
+    }
+
+    fn parse(bytes: &[u8], end: u64) -> Option<Self> {
+        if bytes.get(..FAN_OUT)? != SIGNATURE {
+            return None;
+        }
+        let word = |at: usize| -> Option<u64> {
+            Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?).into())
+        };
+        let count = word(IDS - 4)? as usize;
+        let ids = bytes.get(IDS..IDS + count * ID)?.to_vec();
+        let short = IDS + count * (ID + CHECKSUM);
+        let table = short + count * 4;
+        let offsets = (0..count)
+            .map(|i| {
+                let offset = word(short + i * 4)?;
+                if offset & IN_TABLE == 0 {
+                    return Some(offset);
+                }
+                let at = table + (offset & !IN_TABLE) as usize * 8;
+                Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+            })
+            .collect::<Option<Vec<u64>>>()?;
+        Some(Self { ids, offsets, end })
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Oid> + '_ {
+        // Twenty bytes are an id.
+        self.ids
+            .chunks_exact(ID)
+            .filter_map(|id| Oid::from_bytes(id).ok())
+    }
+
+    /// Number of objects.
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// The id at a position, below [`Index::len`].
+    pub(crate) fn id(&self, position: usize) -> Oid {
+        // Twenty bytes are an id.
+        Oid::from_bytes(self.id_bytes(position)).unwrap_or(Oid::ZERO_SHA1)
+    }
+
+    /// Where the pack has the object at a position, below [`Index::len`].
+    pub(crate) fn offset(&self, position: usize) -> u64 {
+        self.offsets[position]
+    }
+
+    /// Where the objects in the pack end.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(crate) fn contains(&self, id: Oid) -> bool {
+        self.position(id).is_some()
+    }
+
+    /// The position of an object.
+    pub(crate) fn position(&self, id: Oid) -> Option<usize> {
+        let (mut low, mut high) = (0, self.offsets.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.id_bytes(middle).cmp(id.as_bytes()) {
+                std::cmp::Ordering::Equal => return Some(middle),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+
+    fn id_bytes(&self, position: usize) -> &[u8] {
+        &self.ids[position * ID..(position + 1) * ID]
+    }
+
+    /// Bytes that each object takes in the pack, in the order of [`Index::ids`].
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        let mut order: Vec<usize> = (0..self.offsets.len()).collect();
+        order.sort_unstable_by_key(|i| self.offsets[*i]);
+        let mut sizes = vec![0; order.len()];
+        let mut next = self.end;
+        for i in order.into_iter().rev() {
+            sizes[i] = next.saturating_sub(self.offsets[i]);
+            next = self.offsets[i];
+        }
+        sizes
+    }
+}
 
 /// The offset in the pack at which an object begins; none if the pack does not have it.
 ///
@@ -25,7 +140,7 @@ pub(super) fn offset(index: &File, id: Oid) -> io::Result<Option<u64>> {
         return Err(malformed());
     }
     let first = u64::from(id.as_bytes()[0]);
-    let up_to = |byte| word(index, FAN_OUT + byte * 4);
+    let up_to = |byte| word(index, FAN_OUT as u64 + byte * 4);
     let count = up_to(255)?;
     let mut low = match first {
         0 => 0,
@@ -37,20 +152,20 @@ pub(super) fn offset(index: &File, id: Oid) -> io::Result<Option<u64>> {
     }
     while low < high {
         let middle = low + (high - low) / 2;
-        let mut found = [0; ID as usize];
-        index.read_exact_at(&mut found, IDS + middle * ID)?;
+        let mut found = [0; ID];
+        index.read_exact_at(&mut found, IDS as u64 + middle * ID as u64)?;
         match found.as_slice().cmp(id.as_bytes()) {
             std::cmp::Ordering::Less => low = middle + 1,
             std::cmp::Ordering::Greater => high = middle,
             std::cmp::Ordering::Equal => {
-                let offsets = IDS + count * (ID + CHECKSUM);
+                let offsets = IDS as u64 + count * (ID + CHECKSUM) as u64;
                 let offset = word(index, offsets + middle * 4)?;
-                if offset & 0x8000_0000 == 0 {
+                if offset & IN_TABLE == 0 {
                     return Ok(Some(offset));
                 }
-                let large = offsets + count * 4;
+                let table = offsets + count * 4;
                 let mut offset64 = [0; 8];
-                index.read_exact_at(&mut offset64, large + (offset & 0x7fff_ffff) * 8)?;
+                index.read_exact_at(&mut offset64, table + (offset & !IN_TABLE) * 8)?;
                 return Ok(Some(u64::from_be_bytes(offset64)));
             }
         }
@@ -84,7 +199,7 @@ mod tests {
         for (id, _) in objects {
             bytes.extend(id.as_bytes());
         }
-        bytes.extend(vec![0; objects.len() * CHECKSUM as usize]);
+        bytes.extend(vec![0; objects.len() * CHECKSUM]);
         let mut large = Vec::new();
         for (_, offset) in objects {
             let word = match u32::try_from(*offset) {
@@ -105,9 +220,9 @@ mod tests {
     }
 
     fn id(first: u8, last: u8) -> Oid {
-        let mut bytes = [0; ID as usize];
+        let mut bytes = [0; ID];
         bytes[0] = first;
-        bytes[ID as usize - 1] = last;
+        bytes[ID - 1] = last;
         Oid::from_bytes(&bytes).unwrap()
     }
 
@@ -148,7 +263,7 @@ mod tests {
         other.write_all_at(b"PACK", 0).unwrap();
         assert!(offset(&other, objects[0].0).is_err());
         let wild = index_of(&objects);
-        wild.write_all_at(&[0xff; 4], FAN_OUT + 4).unwrap();
+        wild.write_all_at(&[0xff; 4], FAN_OUT as u64 + 4).unwrap();
         assert!(offset(&wild, objects[0].0).is_err());
     }
 }

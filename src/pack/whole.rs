@@ -30,6 +30,9 @@ pub(crate) struct Whole {
     ended: bool,
 }
 
+/// Size in bytes beyond which an object is read by [`Whole`] where that is possible.
+pub(crate) const LARGE: usize = 8 << 20;
+
 /// What is read of a pack at a time, in bytes.
 const PIECE: usize = 256 << 10;
 

@@ -13,9 +13,11 @@ use std::path::Path;
 
 use git2::{ErrorClass, Oid};
 
+use super::indexing::system_error;
 use super::output::Output;
-use super::packs::{self, Index, Pack};
+use super::packs::{self, Pack};
 use crate::budget::{Budget, Interrupted};
+use crate::pack::Index;
 use crate::pack::entry::{self, Base};
 
 /// What goes into the new packs, and in which order.
@@ -334,14 +336,7 @@ fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failur
 
 fn refused(cause: git2::Error) -> Failure {
     if cause.class() == ErrorClass::Os {
-        // libgit2 tells what the system said in words alone.
-        let full = ["No space left", "quota"];
-        let kind = if full.iter().any(|word| cause.message().contains(word)) {
-            io::ErrorKind::StorageFull
-        } else {
-            io::ErrorKind::Other
-        };
-        Failure::Disk(io::Error::new(kind, cause))
+        Failure::Disk(system_error(cause))
     } else {
         damaged(cause)
     }

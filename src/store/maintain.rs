@@ -21,11 +21,12 @@ use std::sync::{MutexGuard, PoisonError};
 use git2::{Oid, Repository};
 
 use super::copy::{Failure, Plan};
-use super::packs::{self, Index, Pack};
+use super::packs::{self, Pack};
 use super::{Store, each_entry, remove_if_there};
 use crate::budget::Budget;
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError};
+use crate::pack::Index;
 
 /// The state of the store after maintenance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

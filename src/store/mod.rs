@@ -8,6 +8,7 @@
 //! reads objects opens [`Store::path`] and thereby sees the packs of that moment.
 
 mod copy;
+mod indexing;
 mod maintain;
 mod output;
 mod packs;

@@ -1,13 +1,11 @@
-//! The files of `objects/pack`: which are there, what they hold, and how large each object is.
+//! The files of `objects/pack`: which are there, and how large they are.
 //!
-//! Reads version 2 indexes (gitformat-pack); nothing here looks into a pack.
+//! Nothing here looks into a pack or an index: see [`pack`](crate::pack).
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-
-use git2::Oid;
+use std::path::Path;
 
 use super::remove_files;
 
@@ -19,18 +17,6 @@ pub(super) struct Pack {
     /// Pack and index together.
     pub(super) bytes: u64,
 }
-
-/// The objects of a pack, by ascending id.
-pub(super) struct Index {
-    ids: Vec<u8>,
-    offsets: Vec<u64>,
-    end: u64,
-}
-
-const ID: usize = 20;
-const IDS: usize = 8 + 256 * 4;
-/// Checksums at the end of an index; a pack ends with one.
-const TRAILER: usize = 20;
 
 /// The complete packs of a directory, smallest first.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<Pack>> {
@@ -70,108 +56,6 @@ pub(super) fn sync(dir: &Path, checksum: &str) -> io::Result<()> {
 pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
     fs::remove_file(dir.join(format!("{name}.idx")))?;
     fs::remove_file(dir.join(format!("{name}.pack")))
-}
-
-impl Index {
-    pub(super) fn read(dir: &Path, name: &str) -> io::Result<Self> {
-        let path: PathBuf = dir.join(format!("{name}.idx"));
-        let bytes = fs::read(&path)?;
-        let end = fs::metadata(path.with_extension("pack"))?.len();
-        Self::parse(&bytes, end.saturating_sub(TRAILER as u64)).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is not a pack index of version 2", path.display()),
-            )
-        })
-    }
-
-    fn parse(bytes: &[u8], end: u64) -> Option<Self> {
-        if bytes.get(..8)? != [0xff, b't', b'O', b'c', 0, 0, 0, 2] {
-            return None;
-        }
-        let word = |at: usize| -> Option<u32> {
-            Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-        };
-        let count = word(IDS - 4)? as usize;
-        let ids = bytes.get(IDS..IDS + count * ID)?.to_vec();
-        // A checksum of four bytes an object lies between ids and offsets.
-        let short = IDS + count * (ID + 4);
-        let long = short + count * 4;
-        let offsets = (0..count)
-            .map(|i| {
-                let offset = word(short + i * 4)?;
-                if offset & 0x8000_0000 == 0 {
-                    return Some(u64::from(offset));
-                }
-                let at = long + (offset & 0x7fff_ffff) as usize * 8;
-                Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-            })
-            .collect::<Option<Vec<u64>>>()?;
-        Some(Self { ids, offsets, end })
-    }
-
-    pub(super) fn ids(&self) -> impl Iterator<Item = Oid> + '_ {
-        // Twenty bytes are an id.
-        self.ids
-            .chunks_exact(ID)
-            .filter_map(|id| Oid::from_bytes(id).ok())
-    }
-
-    /// Number of objects.
-    pub(super) fn len(&self) -> usize {
-        self.offsets.len()
-    }
-
-    /// The id at a position, below [`Index::len`].
-    pub(super) fn id(&self, position: usize) -> Oid {
-        // Twenty bytes are an id.
-        Oid::from_bytes(self.id_bytes(position)).unwrap_or(Oid::ZERO_SHA1)
-    }
-
-    /// Where the pack has the object at a position, below [`Index::len`].
-    pub(super) fn offset(&self, position: usize) -> u64 {
-        self.offsets[position]
-    }
-
-    /// Where the objects in the pack end.
-    pub(super) fn end(&self) -> u64 {
-        self.end
-    }
-
-    pub(super) fn contains(&self, id: Oid) -> bool {
-        self.position(id).is_some()
-    }
-
-    /// The position of an object.
-    pub(super) fn position(&self, id: Oid) -> Option<usize> {
-        let (mut low, mut high) = (0, self.offsets.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.id_bytes(middle).cmp(id.as_bytes()) {
-                std::cmp::Ordering::Equal => return Some(middle),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
-    }
-
-    fn id_bytes(&self, position: usize) -> &[u8] {
-        &self.ids[position * ID..(position + 1) * ID]
-    }
-
-    /// Bytes that each object takes in the pack, in the order of [`Index::ids`].
-    pub(super) fn sizes(&self) -> Vec<u64> {
-        let mut order: Vec<usize> = (0..self.offsets.len()).collect();
-        order.sort_unstable_by_key(|i| self.offsets[*i]);
-        let mut sizes = vec![0; order.len()];
-        let mut next = self.end;
-        for i in order.into_iter().rev() {
-            sizes[i] = next.saturating_sub(self.offsets[i]);
-            next = self.offsets[i];
-        }
-        sizes
-    }
 }
 
 type Halves = (Option<u64>, Option<u64>);

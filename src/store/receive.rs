@@ -5,14 +5,12 @@
 //! them. Objects are not checked for what they contain.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 use std::time::{Duration, Instant};
 
-use git2::{ErrorClass, ErrorCode, Indexer, Odb};
+use git2::{ErrorClass, ErrorCode, Odb};
 
+use super::indexing::{Indexing, system_error};
 use super::thin::Spool;
 use super::{Store, has_root, packs};
 use crate::budget::Budget;
@@ -37,29 +35,20 @@ pub struct Receiving<'s> {
 
 /// Where the bytes go.
 enum Intake {
-    Indexer(Batched),
+    Indexing(Indexing),
     Spool(Spool),
     /// Nowhere, after a failure.
     Failed,
 }
 
-/// The indexer, with what it is given next: it maps the whole pack anew each time.
-struct Batched {
-    indexer: Indexer<'static>,
-    pending: Vec<u8>,
-}
-
 /// What a log line about a long fetch needs.
 struct Progress {
-    indexed: Arc<AtomicUsize>,
     started: Instant,
     said: Instant,
     bytes_said: u64,
 }
 
 const HEADER: usize = 12;
-/// Bytes that the indexer is given at a time.
-const BATCH: usize = 256 << 10;
 /// A thin pack of more objects is completed by [`Spool`], which costs reading it twice; libgit2
 /// needs time that grows with the square of the deltas without a base.
 const FEW_OBJECTS: u32 = 3000;
@@ -89,15 +78,11 @@ impl Store {
             )
         })?;
         bases.add_disk_alternate(objects).map_err(failed)?;
-        let indexed = Arc::new(AtomicUsize::new(0));
-        let indexer = indexer(&bases, &directory, &indexed, budget).map_err(failed)?;
+        let indexing = Indexing::new(Some(&bases), &directory, budget).map_err(failed)?;
         let now = Instant::now();
         Ok(Receiving {
             store: self,
-            intake: Intake::Indexer(Batched {
-                indexer,
-                pending: Vec::with_capacity(BATCH),
-            }),
+            intake: Intake::Indexing(indexing),
             bases,
             budget: budget.clone(),
             max_bytes,
@@ -105,7 +90,6 @@ impl Store {
             bytes: 0,
             header: Vec::with_capacity(HEADER),
             progress: Progress {
-                indexed,
                 started: now,
                 said: now,
                 bytes_said: 0,
@@ -122,19 +106,8 @@ impl Store {
             return error(Reason::Resources, unindexed()).with_source(cause);
         }
         if cause.class() == ErrorClass::Os {
-            let full = ["No space left", "quota"];
-            let error = error(
-                Reason::Disk,
-                format!("cannot write a pack into {}", self.path.display()),
-            );
-            let error = if full.iter().any(|word| text.contains(word)) {
-                error.with_hint("make the volume larger, or lower --keep and --stale-timeout")
-            } else if text.contains("Read-only") {
-                error.with_hint("mount the volume read-write")
-            } else {
-                error
-            };
-            return error.with_source(cause);
+            let cause = system_error(cause);
+            return SyncError::disk(Stage::Fetch, "write a pack into", &self.path, cause);
         }
         // What libgit2 could not map into memory it may call damaged.
         if out_of_memory() {
@@ -202,8 +175,8 @@ impl Receiving<'_> {
         let intake = std::mem::replace(&mut self.intake, Intake::Failed);
         let sum = match intake {
             _ if self.objects() == Some(0) => None,
-            Intake::Indexer(batched) => {
-                Some(batched.commit().map_err(|cause| self.refusal(cause))?)
+            Intake::Indexing(indexing) => {
+                Some(indexing.commit().map_err(|cause| self.error(cause))?)
             }
             Intake::Spool(spool) => Some(self.complete(&spool)?),
             Intake::Failed => None,
@@ -242,37 +215,18 @@ impl Receiving<'_> {
             return Err(self.error(cause));
         }
         tracing::debug!(%cause, "completing a thin pack base by base");
-        indexer(
-            &self.bases,
-            &directory,
-            &self.progress.indexed,
-            &self.budget,
-        )
-        .and_then(|mut indexer| {
-            spool.pour(|piece| {
-                indexer.write_all(piece).map_err(|cause| {
-                    cause
-                        .downcast::<git2::Error>()
-                        .unwrap_or_else(|cause| git2::Error::from_str(&cause.to_string()))
-                })
-            })?;
-            indexer.commit()
-        })
-        .map_err(|cause| self.error(cause))
+        Indexing::new(Some(&self.bases), &directory, &self.budget)
+            .and_then(|mut indexing| {
+                spool.pour(|piece| indexing.write(piece))?;
+                indexing.commit()
+            })
+            .map_err(|cause| self.error(cause))
     }
 
     /// How many objects the header announces (gitformat-pack).
     fn objects(&self) -> Option<u32> {
         let count = self.header.get(8..HEADER)?;
         Some(u32::from_be_bytes(count.try_into().ok()?))
-    }
-
-    /// The error for a write that the indexer, or the disk below it, did not take.
-    fn refusal(&self, cause: io::Error) -> SyncError {
-        match cause.downcast::<git2::Error>() {
-            Ok(cause) => self.error(cause),
-            Err(cause) => SyncError::disk(Stage::Fetch, "write into", &self.store.path, cause),
-        }
     }
 
     fn error(&self, cause: git2::Error) -> SyncError {
@@ -291,8 +245,12 @@ impl Receiving<'_> {
         let rate = fresh as f64 / since.as_secs_f64();
         self.progress.said = Instant::now();
         self.progress.bytes_said = self.bytes;
-        let indexed = self.progress.indexed.load(Ordering::Relaxed);
-        // Objects that came as deltas are only counted at the end: a lower bound.
+        // A lower bound, where objects came as deltas.
+        let indexed = match &self.intake {
+            Intake::Indexing(indexing) => indexing.indexed(),
+            Intake::Spool(spool) => spool.objects() as usize,
+            Intake::Failed => 0,
+        };
         let percent = match self.objects() {
             Some(all) if all > 0 => (indexed as f64 / f64::from(all) * 100.0) as u64,
             _ => 0,
@@ -304,23 +262,6 @@ impl Receiving<'_> {
             seconds = self.progress.started.elapsed().as_secs(),
             "fetching"
         );
-    }
-}
-
-impl Batched {
-    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        if self.pending.len() + chunk.len() > BATCH {
-            self.indexer.write_all(&self.pending)?;
-            self.pending.clear();
-        }
-        self.pending.extend_from_slice(chunk);
-        Ok(())
-    }
-
-    /// Indexes the rest and puts the pack into place; returns its checksum.
-    fn commit(mut self) -> io::Result<String> {
-        self.indexer.write_all(&self.pending)?;
-        self.indexer.commit().map_err(io::Error::other)
     }
 }
 
@@ -352,16 +293,11 @@ impl PackSink for Receiving<'_> {
             self.intake = Intake::Spool(spool);
         }
         let failed = match &mut self.intake {
-            Intake::Indexer(batched) => match batched.write(chunk) {
+            Intake::Indexing(indexing) => match indexing.write(chunk) {
                 Ok(()) => None,
-                Err(cause) => Some(self.refusal(cause)),
+                Err(cause) => Some(self.error(cause)),
             },
-            Intake::Spool(spool) => {
-                let written = spool.write(chunk);
-                let seen = spool.objects() as usize;
-                self.progress.indexed.store(seen, Ordering::Relaxed);
-                written.map_err(disk).err()
-            }
+            Intake::Spool(spool) => spool.write(chunk).map_err(disk).err(),
             Intake::Failed => Some(SyncError::new(
                 Stage::Fetch,
                 Reason::Other,
@@ -375,20 +311,4 @@ impl PackSink for Receiving<'_> {
         self.talk();
         Ok(())
     }
-}
-
-/// libgit2's indexer, which counts what it has indexed.
-fn indexer(
-    bases: &Odb<'static>,
-    directory: &Path,
-    indexed: &Arc<AtomicUsize>,
-    budget: &Budget,
-) -> Result<Indexer<'static>, git2::Error> {
-    let mut indexer = Indexer::new(Some(bases), directory, 0o444, false)?;
-    let (count, limits) = (indexed.clone(), budget.clone());
-    indexer.progress(move |progress| {
-        count.store(progress.indexed_objects(), Ordering::Relaxed);
-        limits.check().is_ok()
-    });
-    Ok(indexer)
 }
