@@ -61,7 +61,7 @@ pub enum Reason {
     Hostile,
     /// The local disk: full, read-only, no permission, input/output error.
     Disk,
-    /// What the system grants this process: memory, open files, threads.
+    /// What the system grants this process: memory, open files.
     Resources,
     /// The local object store is damaged.
     Store,
@@ -216,8 +216,8 @@ impl SyncError {
         }
     }
 
-    /// Adds the cause. One that is the system's refusal of memory, files or threads decides the
-    /// reason and the hint, whatever was being done: neither the disk nor the remote is to blame.
+    /// Adds the cause. One that is the system's refusal of memory or open files decides the reason
+    /// and the hint, whatever was being done: neither the disk nor the remote is to blame.
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let source = source.into();
         if let Some(hint) = shortage(&*source) {
@@ -281,8 +281,8 @@ impl Error for SyncError {
     }
 }
 
-/// What to do about a cause, or a cause of it, that is a shortage of memory, files or threads; None
-/// if it is none.
+/// What to do about a cause, or a cause of it, that is a shortage of memory or open files; None if
+/// it is none.
 pub fn shortage(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     const MEMORY: &str = "out of memory: raise the memory limit of the container";
     const FILES: &str = "too many open files: raise the limit (ulimit -n) of the container";

@@ -218,8 +218,7 @@ impl Sync {
                 return Ok(observed);
             };
             if disk.inspect(best.revision.n, budget)? {
-                report.time(Stage::Publish, || disk.volume.publish(&best.revision))?;
-                disk.refresh()?;
+                disk.publish(&best.revision, report)?;
                 info!(commit = %best.revision.commit, "the link is back on a sound tree");
                 return disk.volume.observe();
             }
@@ -261,8 +260,7 @@ impl Sync {
             Action::Nothing => Ok(Outcome::Unchanged),
             Action::Flip(n) if disk.inspect(n, budget)? => {
                 let revision = disk.revision(n)?;
-                report.time(Stage::Publish, || disk.volume.publish(&revision))?;
-                disk.refresh()?;
+                disk.publish(&revision, report)?;
                 self.announce(tip, None)
             }
             Action::Flip(_) | Action::Build => {

@@ -22,7 +22,7 @@ use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
 use crate::budget::{Budget, Interrupted};
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError};
-use crate::pack::{Whole, entry};
+use crate::pack::{LARGE, Whole, entry};
 
 /// A repository by its path: bare, a work tree, or a linked work tree; shallow ones too.
 #[derive(Clone, Debug)]
@@ -320,9 +320,6 @@ fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
 /// Much quicker than the usual level, and the packs are little larger. (At level 1, zlib-ng
 /// codes texts as if all letters were equally frequent.)
 const LEVEL: Compression = Compression::new(3);
-
-/// Size in bytes beyond which an object is streamed, if a pack holds it whole.
-const LARGE: usize = 8 << 20;
 
 /// Bytes in memory of an object that is streamed.
 const PIECE: usize = 256 << 10;

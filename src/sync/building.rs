@@ -42,9 +42,7 @@ impl Sync {
             debug!(commit = %tip.commit, "nothing changed under the watched paths");
             return Ok(Outcome::Unchanged);
         };
-        let disk = opened(&mut self.disk)?;
-        report.time(Stage::Publish, || disk.volume.publish(&revision))?;
-        disk.refresh()?;
+        opened(&mut self.disk)?.publish(&revision, report)?;
         self.irrelevant = None;
         self.announce(tip, Some((tree, started.elapsed())))
     }

@@ -10,6 +10,8 @@ use crate::store::Store;
 use crate::tree::TreeOptions;
 use crate::volume::{Observed, Revision, Volume};
 
+use super::Report;
+
 /// The volume while it is open and locked, and its complete trees.
 pub(super) struct Disk {
     pub volume: Volume,
@@ -53,6 +55,12 @@ impl Disk {
         }
         self.known = known;
         Ok(())
+    }
+
+    /// Points readers at a complete tree.
+    pub fn publish(&mut self, revision: &Revision, report: &mut Report) -> Result<(), SyncError> {
+        report.time(Stage::Publish, || self.volume.publish(revision))?;
+        self.refresh()
     }
 
     /// Whether the history in the store may have another depth than a new tree of the commit is to

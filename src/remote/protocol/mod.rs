@@ -2,8 +2,8 @@
 //!
 //! Answers are read by push: whoever owns the connection gives the bytes it got, in pieces of any
 //! size, to a [`Decoder`], which cuts them into packets for a [`Machine`]: [`Advertisement`],
-//! [`LsRefs`], [`Tags`] or [`FetchAnswer`]. Requests are byte vectors. Nothing is buffered beyond one packet,
-//! so an answer may be of any size.
+//! [`LsRefs`], [`Tags`] or [`FetchAnswer`]. Requests are byte vectors. Nothing is buffered beyond
+//! one packet, so an answer may be of any size.
 //!
 //! This module opens no connection and knows no deadline, no URL and no store.
 //! Sources: gitprotocol-common(5), gitprotocol-pack(5), gitprotocol-v2(5).

@@ -18,21 +18,17 @@ pub(super) struct BaseDirectory {
 }
 
 impl BaseDirectory {
-    fn entry(&self, position: usize) -> Option<Entry<'_>> {
-        let (block, offset) = self.index.get(position)?;
-        self.blocks.get(*block as usize)?.entry_at(*offset as usize)
+    fn entry(&self, (block, offset): (u32, u32)) -> Option<Entry<'_>> {
+        self.blocks.get(block as usize)?.entry_at(offset as usize)
     }
 
     pub(super) fn find(&self, name: &[u8], tree: bool) -> Option<Entry<'_>> {
-        let position = self.index.binary_search_by(|(block, offset)| {
-            self.blocks
-                .get(*block as usize)
-                .and_then(|block| block.entry_at(*offset as usize))
-                .map_or(Order::Less, |entry| {
-                    git_order(entry.name, entry.kind == Kind::Directory, name, tree)
-                })
+        let position = self.index.binary_search_by(|place| {
+            self.entry(*place).map_or(Order::Less, |entry| {
+                git_order(entry.name, entry.kind == Kind::Directory, name, tree)
+            })
         });
-        self.entry(position.ok()?)
+        self.entry(*self.index.get(position.ok()?)?)
     }
 }
 

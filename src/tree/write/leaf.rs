@@ -11,13 +11,10 @@ use super::task::Plan;
 use super::worker::{Job, as_path, join, shown};
 use crate::error::{Stage, SyncError};
 use crate::manifest::{Block, Entry, Kind, Stat};
+use crate::pack::LARGE;
 use crate::tree::attributes::Conversion;
 use crate::tree::objects::{self, TreeEntry, hostile};
 use crate::tree::{Share, convert, files};
-
-/// Size in bytes beyond which a blob is streamed out of its pack or, where that is not possible, is
-/// in memory alone.
-const LARGE: usize = 8 << 20;
 
 /// Longest target of a symbolic link, in bytes (symlink(2)).
 const TARGET_LIMIT: usize = 4095;
@@ -163,6 +160,7 @@ impl Job<'_> {
                 SyncError::disk(Stage::Build, "write", &full, error)
             }
         };
+        // Streamed out of its pack or, where that is not possible, in memory alone.
         let large = size > LARGE;
         let streamed = match large && *conversion == Conversion::default() {
             true => objects::stream(self.build.request.store, id, size)?,
