@@ -718,6 +718,18 @@ fn a_summary_is_no_longer_than_a_line_of_a_log() {
     assert!(subject.starts_with("éé") && subject.chars().count() < 300);
 }
 
+/// Gives a stream to `git fast-import` upstream.
+fn import(world: &World, stream: &str) {
+    let mut child = git_command(&world.upstream(), &["fast-import", "--quiet"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(stream.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
 /// A history of many small commits on a larger tree, made in one go: oldest first.
 fn long_history(world: &World, updates: usize) -> Vec<Commit> {
     let mut stream = String::new();
@@ -741,14 +753,7 @@ fn long_history(world: &World, updates: usize) -> Vec<Commit> {
             stream.push_str(&data(&format!("changed by {update}\n")));
         }
     }
-    let mut child = git_command(&world.upstream(), &["fast-import", "--quiet"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(stream.as_bytes()).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success());
+    import(world, &stream);
     git(&world.upstream(), &["rev-list", "--reverse", "main"])
         .lines()
         .map(id)
@@ -1095,14 +1100,7 @@ fn two_large_commits(world: &World) -> (Commit, Commit) {
             stream.push_str(&data(&format!("{noise}\n{line}\n")));
         }
     }
-    let mut child = git_command(&world.upstream(), &["fast-import", "--quiet"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(stream.as_bytes()).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success());
+    import(world, &stream);
     let commit = |name| id(&git(&world.upstream(), &["rev-parse", name]));
     (commit("main~1"), commit("main"))
 }

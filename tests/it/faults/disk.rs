@@ -6,16 +6,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Readable, Recovery, Row, Told, World, launch, serve};
+use super::{Readable, Recovery, Row, Told, World, launch, no_failure, unprivileged};
 use crate::support::environment;
-use crate::support::foreign::Volume;
 use crate::support::full_disk::FullDisk;
 use crate::support::http_server::HttpServer;
 use crate::support::readers::generation;
 use crate::support::root::Root;
-use crate::support::sidecar::Launch;
 use crate::support::tracer::Tracer;
-use crate::support::upstream::{Change, Upstream};
+use crate::support::upstream::Change;
 
 const fn failure(
     fault: &'static str,
@@ -23,13 +21,7 @@ const fn failure(
     message: &'static str,
     prove: fn(&Row),
 ) -> Row {
-    Row {
-        fault,
-        readers: Readable::LastTree,
-        operator: Told::Failure(stage, "disk", message),
-        recovery: Recovery::NextAttempt,
-        prove,
-    }
+    super::failure(fault, stage, "disk", message, prove)
 }
 
 /// Damage that is noticed, told in the log, and mended.
@@ -44,17 +36,6 @@ const fn mended(
         readers: Readable::Mended,
         operator: Told::Log(log),
         recovery,
-        prove,
-    }
-}
-
-/// Damage that nobody has to notice.
-const fn survived(fault: &'static str, prove: fn(&Row)) -> Row {
-    Row {
-        fault,
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
         prove,
     }
 }
@@ -86,13 +67,10 @@ section!("The volume", {
         // The push holds a link, and nothing before the build makes one.
         |row| failing_calls(row, "?symlink,symlinkat", "EDQUOT"),
     ),
-    a_disk_that_is_remounted_read_only: Row {
-        fault: "is remounted read-only while the program runs: the kernel refuses",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: remounted,
-    },
+    a_disk_that_is_remounted_read_only: no_failure(
+        "is remounted read-only while the program runs: the kernel refuses",
+        remounted,
+    ),
     a_disk_that_turns_read_only: failure(
         "turns read-only while the program runs, after an error of the disk",
         "fetch", "Read-only file system",
@@ -177,23 +155,23 @@ section!("The volume", {
         recovery: Recovery::Restart,
         prove: |row| altered(row, |tree| fs::write(tree.with_file_name("manifest"), "").unwrap()),
     },
-    packs_of_length_zero: survived(
+    packs_of_length_zero: no_failure(
         "holds packs and their indexes of length zero after a power cut",
         |row| store_cut(row, &["objects/pack"]),
     ),
-    refs_of_length_zero: survived(
+    refs_of_length_zero: no_failure(
         "holds refs of length zero in the object store after a power cut",
         |row| store_cut(row, &["refs/gvr"]),
     ),
-    a_boundary_of_length_zero: survived(
+    a_boundary_of_length_zero: no_failure(
         "holds a `shallow` of length zero in the object store after a power cut",
         |row| store_cut(row, &["shallow"]),
     ),
-    a_store_of_length_zero: survived(
+    a_store_of_length_zero: no_failure(
         "holds only files of length zero in the object store after a power cut",
         |row| store_cut(row, &["."]),
     ),
-    a_pack_that_is_truncated: survived(
+    a_pack_that_is_truncated: no_failure(
         "holds a truncated pack in the object store",
         |row| store_damaged(row, |pack| {
             let length = fs::metadata(pack).unwrap().len();
@@ -201,14 +179,14 @@ section!("The volume", {
             file.set_len(length / 2).unwrap();
         }),
     ),
-    a_pack_that_is_overwritten: survived(
+    a_pack_that_is_overwritten: no_failure(
         "holds a pack of noise in the object store",
         |row| store_damaged(row, |pack| {
             let length = fs::metadata(pack).unwrap().len();
             fs::write(pack, vec![0x5a; usize::try_from(length).unwrap()]).unwrap();
         }),
     ),
-    a_store_that_is_deleted: survived(
+    a_store_that_is_deleted: no_failure(
         "loses the object store",
         |row| store_damaged(row, |pack| {
             let store = pack.ancestors().nth(3).unwrap();
@@ -217,13 +195,10 @@ section!("The volume", {
             fs::rename(store, store.ancestors().nth(3).unwrap().join("stolen")).unwrap();
         }),
     ),
-    a_directory_that_cannot_be_deleted: Row {
-        fault: "refuses to delete a part of an old tree (`EBUSY`)",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: busy,
-    },
+    a_directory_that_cannot_be_deleted: no_failure(
+        "refuses to delete a part of an old tree (`EBUSY`)",
+        busy,
+    ),
     files_that_cannot_be_deleted: Row {
         fault: "refuses to delete an old tree for a while (`ESTALE`, as NFS does)",
         readers: Readable::EachCommit,
@@ -388,14 +363,7 @@ fn undeletable(row: &Row, error: &str) {
 }
 
 fn permission_lost(row: &Row) {
-    let volume = Volume::new(0o775);
-    let root = Root::at(&volume.path().join("root"));
-    fs::create_dir(root.path()).unwrap();
-    volume.share(root.path());
-    let upstream = Upstream::empty();
-    let server = serve(&upstream);
-    let launch = launch(&server.url("upstream.git"), &root);
-    let mut world = World::new(upstream, root, volume.launch(launch));
+    let (_volume, _server, mut world, _) = unprivileged(&[]);
     let staging = world.root.state("staging");
     let allow = |mode| fs::set_permissions(&staging, fs::Permissions::from_mode(mode)).unwrap();
     allow(0o555);
@@ -494,9 +462,9 @@ fn busy(row: &Row) {
     world.sidecar.wait_for(&world.root, &second);
     let mount = Mount::on(&old.join("a/b"));
     let again = |flags: &[(&str, &str)]| {
-        let launch = launch(&server.url("upstream.git"), &world.root);
-        let with = |launch: Launch, (name, value): &(&str, &str)| launch.flag(name, value);
-        flags.iter().fold(launch, with).spawn()
+        launch(&server.url("upstream.git"), &world.root)
+            .flags(flags)
+            .spawn()
     };
     world.sidecar.kill();
     world.sidecar = again(&[("keep", "0"), ("stale-timeout", "0s")]);

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Readable, Recovery, Row, Told, World, failure, file, launch, nudge, serve, told};
+use super::{
+    Readable, Recovery, Row, Told, World, failure, file, launch, no_failure, nudge, serve, told,
+};
 use crate::support::environment::soak;
 use crate::support::http_server::{Fault, HttpServer, Scope};
 use crate::support::readers::{generation, read_tree};
@@ -14,17 +16,6 @@ use crate::support::wait::{PATIENCE, wait_until};
 
 /// Bytes of a fetch's answer that are well within the pack.
 const MID_PACK: usize = 100_000;
-
-/// Something that nobody has to notice.
-const fn no_failure(fault: &'static str, prove: fn(&Row)) -> Row {
-    Row {
-        fault,
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove,
-    }
-}
 
 /// Endures a fault of the server that hits these requests, during a push.
 #[track_caller]

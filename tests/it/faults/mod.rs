@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::support::foreign::Volume;
 use crate::support::http_server::HttpServer;
 use crate::support::readers::{Readers, generation};
 use crate::support::root::Root;
@@ -134,6 +135,17 @@ pub const fn failure(
     }
 }
 
+/// Something that nobody has to notice.
+pub const fn no_failure(fault: &'static str, prove: fn(&Row)) -> Row {
+    Row {
+        fault,
+        readers: Readable::EachCommit,
+        operator: Told::Nothing,
+        recovery: Recovery::AtOnce,
+        prove,
+    }
+}
+
 /// A sidecar that has published, its remote, and a reader that watches it all the time.
 pub struct World {
     pub upstream: Upstream,
@@ -186,10 +198,7 @@ impl World {
     pub fn at(root: Root, flags: &[(&str, &str)]) -> (HttpServer, Self) {
         let upstream = Upstream::empty();
         let server = serve(&upstream);
-        let mut launch = launch(&server.url("upstream.git"), &root);
-        for (name, value) in flags {
-            launch = launch.flag(name, value);
-        }
+        let launch = launch(&server.url("upstream.git"), &root).flags(flags);
         let world = Self::new(upstream, root, launch);
         (server, world)
     }
@@ -201,19 +210,13 @@ impl World {
 
     /// The same with a file beside it, which no compression makes smaller than `bytes`.
     pub fn push_heavy(&self, n: u64, bytes: usize) -> String {
-        self.push_noise(n, bytes, "")
+        self.push_beside(n, [noise(bytes)])
     }
 
-    /// The same with attributes of that file.
-    pub fn push_noise(&self, n: u64, bytes: usize, attributes: &str) -> String {
-        let mut random = fastrand::Rng::with_seed(n);
-        let noise: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
+    /// The same with other changes beside it.
+    pub fn push_beside(&self, n: u64, others: impl IntoIterator<Item = Change>) -> String {
         let mut changes = generation(n);
-        changes.push(Change::file(
-            "noise/.gitattributes",
-            format!("* {attributes}\n"),
-        ));
-        changes.push(Change::file("noise/file", noise));
+        changes.extend(others);
         self.upstream.commit_changes("main", &changes)
     }
 
@@ -297,6 +300,20 @@ impl World {
     }
 }
 
+/// A world whose process is no superuser, whom modes and limits would not concern, on a volume that
+/// it may write to; with the launch for another start.
+pub fn unprivileged(flags: &[(&str, &str)]) -> (Volume, HttpServer, World, Launch) {
+    let volume = Volume::new(0o775);
+    let root = Root::at(&volume.path().join("root"));
+    fs::create_dir(root.path()).unwrap();
+    volume.share(root.path());
+    let upstream = Upstream::empty();
+    let server = serve(&upstream);
+    let launch = volume.launch(launch(&server.url("upstream.git"), &root).flags(flags));
+    let world = World::new(upstream, root, launch.clone());
+    (volume, server, world, launch)
+}
+
 /// What `/status` tells about the target.
 #[track_caller]
 pub fn told(sidecar: &mut Sidecar) -> Value {
@@ -306,6 +323,13 @@ pub fn told(sidecar: &mut Sidecar) -> Value {
 /// A server for the directory of this repository, which is `upstream.git` on it.
 pub fn serve(upstream: &Upstream) -> HttpServer {
     HttpServer::start(upstream.path().parent().unwrap())
+}
+
+/// The file `noise/file`, which no compression makes smaller than `bytes`.
+pub fn noise(bytes: usize) -> Change {
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
+    Change::file("noise/file", noise)
 }
 
 /// A file with this text in a directory that lasts as long as the guard.

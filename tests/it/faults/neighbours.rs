@@ -1,6 +1,6 @@
 //! Another process on the same root.
 
-use super::{Readable, Recovery, Row, Told, World, launch};
+use super::{Readable, Recovery, Row, Told, World, launch, no_failure};
 use crate::support::sidecar::Launch;
 
 section!("Neighbours", {
@@ -18,13 +18,10 @@ section!("Neighbours", {
         recovery: Recovery::AtOnce,
         prove: takes_over,
     },
-    an_init_container_and_then_a_sidecar: Row {
-        fault: "an init container and a sidecar use the root in turn",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: in_turn,
-    },
+    an_init_container_and_then_a_sidecar: no_failure(
+        "an init container and a sidecar use the root in turn",
+        in_turn,
+    ),
 });
 
 fn gives_up(row: &Row) {

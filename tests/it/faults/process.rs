@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::{Readable, Recovery, Row, Told, World, file, launch, serve};
+use super::{
+    Readable, Recovery, Row, Told, World, file, launch, no_failure, noise, serve, unprivileged,
+};
 use crate::support::environment;
 use crate::support::foreign::Volume;
 use crate::support::http_server::{Fault, HttpServer, Scope};
 use crate::support::memory_limit::MemoryLimit;
 use crate::support::root::Root;
-use crate::support::sidecar::{Launch, field};
+use crate::support::sidecar::field;
 use crate::support::tracer::Tracer;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Change, Upstream};
 use crate::support::wait::{PATIENCE, wait_until};
 
 /// How long the watchdog takes: the deadline of the sync, a grace, and as much again until it is
@@ -44,13 +46,10 @@ section!("The process", {
         recovery: Recovery::Restart,
         prove: killed_for_memory,
     },
-    no_threads: Row {
-        fault: "may start no more threads",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: out_of_threads,
-    },
+    no_threads: no_failure(
+        "may start no more threads",
+        out_of_threads,
+    ),
     no_threads_at_the_start: Row {
         fault: "may start no thread at all",
         readers: Readable::LastTree,
@@ -79,20 +78,14 @@ section!("The process", {
         recovery: Recovery::Restart,
         prove: hangs,
     },
-    a_clock_that_jumps: Row {
-        fault: "finds the wall clock a year ahead, and then two years back",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: clock_jumps,
-    },
-    no_privilege: Row {
-        fault: "runs as a user without name, home or capabilities, on a read-only root file system",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: without_privilege,
-    },
+    a_clock_that_jumps: no_failure(
+        "finds the wall clock a year ahead, and then two years back",
+        clock_jumps,
+    ),
+    no_privilege: no_failure(
+        "runs as a user without name, home or capabilities, on a read-only root file system",
+        without_privilege,
+    ),
 });
 
 fn killed_in_a_fetch(row: &Row) {
@@ -113,10 +106,20 @@ fn killed_in_a_fetch(row: &Row) {
     world.end(row, &pushed);
 }
 
+/// Deadlines for commits with much in them: no server is to be blamed for being slow with those.
+const PATIENT: [(&str, &str); 2] = [("stall-timeout", "30s"), ("sync-timeout", "60s")];
+
+/// The end of a world whose process is gone: another one, without its limit, publishes the commit.
+fn with_more_memory(row: &Row, mut world: World, server: &HttpServer, commit: &str) {
+    world.sidecar = launch(&server.url("upstream.git"), &world.root)
+        .flags(&PATIENT)
+        .spawn();
+    world.sidecar.wait_for(&world.root, commit);
+    world.end(row, commit);
+}
+
 fn out_of_memory(row: &Row) {
-    // Nothing is to be blamed on a server that is merely slow with so much.
-    let flags = [("stall-timeout", "30s"), ("sync-timeout", "60s")];
-    let (server, mut world) = World::at(Root::new(), &flags);
+    let (server, mut world) = World::at(Root::new(), &PATIENT);
     world.sidecar.wait_for_polls(2);
     let pid = world.sidecar.pid();
     // A little more than it has now: a sync of this blob cannot do with it.
@@ -144,17 +147,11 @@ fn out_of_memory(row: &Row) {
         assert!(field(line, "hint").unwrap().contains("memory"), "{line}");
     }
     world.sidecar.kill();
-    world.sidecar = launch(&server.url("upstream.git"), &world.root)
-        .flag("stall-timeout", "30s")
-        .flag("sync-timeout", "60s")
-        .spawn();
-    world.sidecar.wait_for(&world.root, &pushed);
-    world.end(row, &pushed);
+    with_more_memory(row, world, &server, &pushed);
 }
 
 fn killed_for_memory(row: &Row) {
-    let flags = [("stall-timeout", "30s"), ("sync-timeout", "60s")];
-    let (server, mut world) = World::at(Root::new(), &flags);
+    let (server, mut world) = World::at(Root::new(), &PATIENT);
     world.sidecar.wait_for_polls(2);
     let group = MemoryLimit::new(16 << 20);
     if let Some(group) = &group {
@@ -162,7 +159,8 @@ fn killed_for_memory(row: &Row) {
         group.hold(world.sidecar.pid());
         world.sidecar.wait_for_polls(2);
     }
-    let pushed = world.push_noise(1, 64 << 20, "text eol=crlf");
+    let attributes = Change::file("noise/.gitattributes", "* text eol=crlf\n");
+    let pushed = world.push_beside(1, [attributes, noise(64 << 20)]);
     if group.is_none() {
         // Where no group can be made: what the kernel does.
         world.sidecar.kill();
@@ -172,29 +170,11 @@ fn killed_for_memory(row: &Row) {
     let first = world.first.clone();
     world.root.assert_published(&world.upstream, &first);
     drop(group);
-    world.sidecar = launch(&server.url("upstream.git"), &world.root)
-        .flag("stall-timeout", "30s")
-        .flag("sync-timeout", "60s")
-        .spawn();
-    world.sidecar.wait_for(&world.root, &pushed);
-    world.end(row, &pushed);
-}
-
-/// A world whose process is no superuser, whom no limit on threads would concern.
-fn unprivileged() -> (Volume, HttpServer, World, Launch) {
-    let volume = Volume::new(0o775);
-    let root = Root::at(&volume.path().join("root"));
-    fs::create_dir(root.path()).unwrap();
-    volume.share(root.path());
-    let upstream = Upstream::empty();
-    let server = serve(&upstream);
-    let launch = volume.launch(launch(&server.url("upstream.git"), &root).flag("jobs", "4"));
-    let world = World::new(upstream, root, launch.clone());
-    (volume, server, world, launch)
+    with_more_memory(row, world, &server, &pushed);
 }
 
 fn out_of_threads(row: &Row) {
-    let (_volume, server, mut world, _) = unprivileged();
+    let (_volume, server, mut world, _) = unprivileged(&[("jobs", "4")]);
     // Set by the user himself: nobody else may without a capability that root can lack.
     let pid = world.sidecar.pid().as_raw_nonzero().to_string();
     let limited = environment::command("setpriv")
@@ -215,7 +195,7 @@ fn out_of_threads(row: &Row) {
 }
 
 fn no_first_thread(row: &Row) {
-    let (_volume, _server, mut world, launch) = unprivileged();
+    let (_volume, _server, mut world, launch) = unprivileged(&[("jobs", "4")]);
     world.sidecar.kill();
     let pushed = world.push(1);
     let starved = launch.clone().through(&["prlimit", "--nproc=0:0"]).run();

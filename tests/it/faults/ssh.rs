@@ -1,6 +1,6 @@
 //! A remote over SSH that misbehaves.
 
-use super::{Readable, Recovery, Row, Told, World, failure, launch};
+use super::{Row, World, failure, launch, no_failure};
 use crate::support::environment;
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
@@ -29,13 +29,10 @@ section!("The remote, over SSH", {
         "fetch", "network", "the connection broke",
         |row| endure(row, Fault::ResetAfter(1_000_000), false),
     ),
-    a_server_that_is_restarted: Row {
-        fault: "is killed and started again",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: restarted,
-    },
+    a_server_that_is_restarted: no_failure(
+        "is killed and started again",
+        restarted,
+    ),
     a_host_key_that_changed: failure(
         "has another host key than before",
         "poll", "hostkey", "has changed",

@@ -2,19 +2,13 @@
 
 use std::fs;
 
-use super::{Readable, Recovery, Row, Told, World, launch, serve};
+use super::{Row, Told, World, launch, no_failure, serve};
 use crate::support::http_server::{Certificate, Fault, HttpServer};
 use crate::support::root::Root;
 use crate::support::upstream::Upstream;
 
 const fn failure(fault: &'static str, message: &'static str, prove: fn(&Row)) -> Row {
-    Row {
-        fault,
-        readers: Readable::LastTree,
-        operator: Told::Failure("poll", "tls", message),
-        recovery: Recovery::NextAttempt,
-        prove,
-    }
+    super::failure(fault, "poll", "tls", message, prove)
 }
 
 section!("The remote, over HTTPS", {
@@ -43,13 +37,10 @@ section!("The remote, over HTTPS", {
         "from https to http",
         away_from_https,
     ),
-    a_redirect_to_https: Row {
-        fault: "redirects from http to https",
-        readers: Readable::EachCommit,
-        operator: Told::Nothing,
-        recovery: Recovery::AtOnce,
-        prove: to_https,
-    },
+    a_redirect_to_https: no_failure(
+        "redirects from http to https",
+        to_https,
+    ),
 });
 
 fn tls(upstream: &Upstream, certificate: Certificate) -> HttpServer {

@@ -109,6 +109,13 @@ impl Launch {
         launch
     }
 
+    /// Sets several of them.
+    pub fn flags(self, flags: &[(&str, &str)]) -> Self {
+        flags
+            .iter()
+            .fold(self, |launch, (name, value)| launch.flag(name, value))
+    }
+
     /// Adds one more value of a flag that may be repeated.
     pub fn also(mut self, name: &str, value: &str) -> Self {
         self.flags.push((name.to_owned(), Some(value.to_owned())));
