@@ -163,7 +163,9 @@ impl Sync {
     ) -> Result<Outcome, SyncError> {
         // What happens to the link from here on is seen by the next cycle: publishing looks again.
         let observed = self.relink(budget, report)?;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let tip = report.time(Stage::Poll, || {
                 self.remote.tip(&self.target.reference, budget)
             })?;
@@ -186,7 +188,6 @@ impl Sync {
                 other => return other,
             }
         }
-        unreachable!("the loop ends by returning at its last attempt")
     }
 
     /// Points the link at the sound tree that readers saw last when it was deleted or leads nowhere,
