@@ -42,6 +42,7 @@
 //!     lock                       one writer per root (flock)
 //!     store.git/                 bare object store, depth-limited
 //!     staging/<n>/               being built; anything here at start-up is debris
+//!     spare/<n>/                 links to the files of revision <n>, for the one after it; likewise
 //!     revisions/<n>/<commit>/    complete; gets here only by rename from staging
 //!     revisions/<n>/manifest     every file with mode, object id, size and mtime
 //!     trash/                     on its way out

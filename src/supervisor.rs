@@ -315,6 +315,7 @@ impl Supervisor {
                     match self.wake.wait(chores) {
                         Woken::Timeout => {
                             self.keep_house();
+                            self.link_ahead(until);
                             continue;
                         }
                         woken => woken,
@@ -374,6 +375,21 @@ impl Supervisor {
             }
         };
         self.housekeeping_due = again_in.and_then(|again| Instant::now().checked_add(again));
+    }
+
+    /// Prepares for the next commit until the next poll is due, or somebody asks for one.
+    fn link_ahead(&mut self, until: Option<Instant>) {
+        // What cannot be built now would only be prepared again and again.
+        if self.failures > 0 {
+            return;
+        }
+        let stop = Instant::now() + HOUSEKEEPING;
+        let stop = until.map_or(stop, |until| until.min(stop));
+        let go_on = || !self.wake.is_due() && Instant::now() < stop;
+        self.board.heartbeat(HOUSEKEEPING);
+        if self.sync.link_ahead(&go_on) {
+            self.housekeeping_due = Some(Instant::now());
+        }
     }
 }
 

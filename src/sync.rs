@@ -4,6 +4,7 @@
 //! to readers: nothing they see changes before a whole tree is on the disk. This module does not
 //! loop, wait or count failures; the supervisor does.
 
+mod ahead;
 mod building;
 mod decide;
 mod disk;
@@ -113,6 +114,7 @@ impl Sync {
         let volume = Volume::open(self.target.layout.clone(), &self.target.name, wait, budget)?;
         let mut disk = Disk {
             known: Vec::new(),
+            ahead: None,
             store: Store::open(volume.store_path())?,
             volume,
         };

@@ -76,6 +76,12 @@ impl Wake {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Whether the next wait will end at once.
+    pub fn is_due(&self) -> bool {
+        let state = self.state();
+        state.nudged || state.shutdown
+    }
+
     /// The flag that a shutdown sets, for the budgets of operations that must end with it.
     pub fn cancelled(&self) -> Arc<AtomicBool> {
         self.cancelled.clone()
@@ -197,9 +203,12 @@ mod tests {
     #[test]
     fn nudges_that_nobody_waited_for_are_one() {
         let wake = Wake::new();
+        assert!(!wake.is_due());
         wake.nudge();
         wake.nudge();
+        assert!(wake.is_due());
         assert_eq!(wake.wait(LONG), Woken::Nudged);
+        assert!(!wake.is_due());
         assert_eq!(wake.wait(Duration::from_millis(1)), Woken::Timeout);
     }
 
@@ -223,6 +232,7 @@ mod tests {
         wake.shutdown();
         assert_eq!(wake.wait(LONG), Woken::Shutdown);
         assert_eq!(wake.wait(LONG), Woken::Shutdown);
+        assert!(wake.is_due());
         assert!(wake.is_shutdown() && cancelled.load(Ordering::Relaxed));
     }
 

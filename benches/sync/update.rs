@@ -10,11 +10,14 @@ use crate::{Bench, Cpus, git};
 
 pub fn run(bench: &mut Bench) {
     for cpus in Cpus::BOTH {
-        one_file(bench, cpus);
+        one_file(bench, cpus, true);
+        one_file(bench, cpus, false);
     }
 }
 
-fn one_file(bench: &mut Bench, cpus: Cpus) {
+/// `linked_ahead`: whether the commit comes when the links of the next tree have been made, or
+/// before that, as it does right after another one.
+fn one_file(bench: &mut Bench, cpus: Cpus, linked_ahead: bool) {
     let path = bench.path("root");
     let root = Root::at(&path);
     let store = bench.path("store.git");
@@ -24,6 +27,7 @@ fn one_file(bench: &mut Bench, cpus: Cpus) {
         .http()
         .flag("period", "200ms")
         .flag("stale-timeout", "1h")
+        .flag("log-level", "debug")
         .under(cpus.wrapper())
         .spawn();
     sidecar.wait_for(&root, &bench.repository.tip());
@@ -33,6 +37,14 @@ fn one_file(bench: &mut Bench, cpus: Cpus) {
     let (mut fetches, mut publishes) = (Vec::new(), Vec::new());
     // One more than is counted: the first one warms both sides up.
     for round in 0..=bench.options.rounds {
+        sidecar.wait_while_alive("the links to be made", |sidecar| {
+            let log = sidecar.log();
+            let made = log.iter().filter(|line| line.contains(r#""linked ahead""#));
+            made.count() > round
+        });
+        if !linked_ahead {
+            fs::remove_dir_all(root.state("spare")).unwrap();
+        }
         let before = Stages::of(&mut sidecar);
         let commit = bench.repository.push();
         sidecar.wait_for(&root, &commit);
@@ -64,23 +76,21 @@ fn one_file(bench: &mut Bench, cpus: Cpus) {
     fs::remove_dir_all(store).unwrap();
 
     let report = &mut bench.report;
-    let name = |what: &str| format!("{what}{}", cpus.name());
-    let update = name("1 file changed / git fetch + worktree add");
-    report.ratio(&update, Unit::Seconds, &whole, Some(0.1));
-    let build = name("1 file changed: tree building / cp -al");
+    let when = if linked_ahead { "" } else { ", unprepared" };
+    let name = |what: &str| format!("{what}{when}{}", cpus.name());
+    // The target is for a commit that comes by itself.
+    let target = |most: f64| linked_ahead.then_some(most);
+    let update = name("1 file / git fetch + worktree add");
+    report.ratio(&update, Unit::Seconds, &whole, target(0.1));
+    let build = name("1 file: tree building / cp -al");
     report.ratio(&build, Unit::Seconds, &builds, Some(0.8));
+    report.value(&name("1 file: fetch stage"), Unit::Seconds, &fetches, None);
     report.value(
-        &name("1 file changed: fetch stage"),
-        Unit::Seconds,
-        &fetches,
-        None,
-    );
-    report.value(
-        &name("1 file changed: publish stage"),
+        &name("1 file: publish stage"),
         Unit::Seconds,
         &publishes,
         None,
     );
-    let disk = name("1 file changed: extra disk / tree");
+    let disk = name("1 file: extra disk / tree");
     report.ratio(&disk, Unit::Bytes, &shares, Some(0.02));
 }

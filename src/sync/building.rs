@@ -9,9 +9,10 @@ use tracing::{debug, warn};
 use crate::budget::Budget;
 use crate::error::{Reason, Stage, SyncError};
 use crate::remote::Advertised;
-use crate::tree::{self, Base, BuildRequest};
+use crate::tree::{self, BuildRequest};
 use crate::volume::{Observed, Revision};
 
+use super::disk::Known;
 use super::fetching::{Wanted, fetch_submodules, fetch_tags};
 use super::{Outcome, Report, Sync, opened};
 
@@ -93,6 +94,9 @@ impl Sync {
         }
 
         let staged = disk.volume.stage(tip.commit)?;
+        // Whatever comes of this, the spare will not be what it was.
+        let ahead = disk.ahead.take();
+        let newest = disk.newest();
         let tree = report.time(Stage::Build, || {
             tree::build(
                 &BuildRequest {
@@ -100,10 +104,8 @@ impl Sync {
                     commit: tip.commit,
                     destination: staged.tree(),
                     manifest: staged.manifest(),
-                    base: disk.newest().map(|base| Base {
-                        tree: &base.revision.path,
-                        manifest: &base.revision.manifest,
-                    }),
+                    base: newest.map(Known::as_base),
+                    spare: newest.and_then(|base| ahead.as_ref()?.spare_of(base)),
                     options: &target.tree,
                 },
                 budget,

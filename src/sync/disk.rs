@@ -1,22 +1,24 @@
 //! The volume while it is open: its complete trees, and what is known of each.
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::budget::Budget;
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError, printable};
 use crate::manifest::{self, Header};
 use crate::store::Store;
-use crate::tree::TreeOptions;
+use crate::tree::{Base, TreeOptions};
 use crate::volume::{Observed, Revision, Volume};
 
 use super::Report;
+use super::ahead::Ahead;
 
-/// The volume while it is open and locked, and its complete trees.
+/// The volume while it is open and locked, its complete trees, and what is ready for the next.
 pub(super) struct Disk {
     pub volume: Volume,
     pub store: Store,
     pub known: Vec<Known>,
+    pub ahead: Option<Ahead>,
 }
 
 /// A complete tree on the volume.
@@ -26,6 +28,16 @@ pub(super) struct Known {
     pub settings: String,
     /// Whether it is as it was published, as far as anyone looked.
     pub sound: bool,
+}
+
+impl Known {
+    /// As what a new tree shares files with.
+    pub fn as_base(&self) -> Base<'_> {
+        Base {
+            tree: &self.revision.path,
+            manifest: &self.revision.manifest,
+        }
+    }
 }
 
 impl Disk {
@@ -55,6 +67,22 @@ impl Disk {
         }
         self.known = known;
         Ok(())
+    }
+
+    /// Takes away what was made ready for a tree that was built meanwhile.
+    pub fn drop_old_spares(&mut self) {
+        let newest = self.newest().map(|newest| newest.revision.n);
+        if self.ahead.as_ref().map(Ahead::of) != newest {
+            self.ahead = None;
+            self.drop_spares();
+        }
+    }
+
+    /// Takes away what was made ready for the next tree.
+    pub fn drop_spares(&self) {
+        if let Err(error) = self.volume.drop_spares() {
+            debug!(%error, "the next start removes what was linked ahead");
+        }
     }
 
     /// Points readers at a complete tree.

@@ -54,6 +54,7 @@ impl Sync {
 
     fn tidy_up(&mut self, budget: &Budget) -> Result<Upkeep, SyncError> {
         let disk = opened(&mut self.disk)?;
+        disk.drop_old_spares();
         let policy = Prune {
             keep: self.target.keep,
             stale_timeout: self.target.stale_timeout,

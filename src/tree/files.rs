@@ -129,6 +129,11 @@ pub(super) fn link(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Res
     rustix::fs::linkat(from, name, to, name, AtFlags::empty())
 }
 
+/// Removes a file or link.
+pub(super) fn remove(at: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    rustix::fs::unlinkat(at, name, AtFlags::empty())
+}
+
 /// Copies a regular file of the base by sharing its extents.
 ///
 /// # Errors
@@ -143,7 +148,7 @@ pub(super) fn reflink(
     let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
     let copy = create(to, name, executable)?;
     if let Err(error) = rustix::fs::ioctl_ficlone(&copy, &source) {
-        rustix::fs::unlinkat(to, name, AtFlags::empty())?;
+        remove(to, name)?;
         return Err(error);
     }
     Ok(copy)

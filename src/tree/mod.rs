@@ -2,9 +2,10 @@
 //!
 //! [`build`] fills an empty directory and writes its manifest. What did not change since a base
 //! revision is hard-linked from it; a sub-tree with the same object id costs its links and nothing
-//! else, because the base's manifest stands in for the objects. Everything is written relative to
-//! directory descriptors, never through a symbolic link, and a descriptor is held only for the
-//! directories being worked on, so that neither depth nor width of a tree exhausts them.
+//! else, because the base's manifest stands in for the objects. A [`Spare`] has even these links made
+//! ahead. Everything is written relative to directory descriptors, never through a symbolic link, and a
+//! descriptor is held only for the directories being worked on, so that neither depth nor width of a
+//! tree exhausts them.
 //!
 //! Memory: each worker holds the blob that it writes. A blob of more than 8 MiB is streamed out of
 //! its pack instead, by pieces of 256 KiB. libgit2 cannot do that, and is left with the large blobs
@@ -32,6 +33,7 @@ pub use changed::changed_under;
 pub use gitmodules::{BadLine, Module, parse as parse_gitmodules};
 pub use sparse::Sparse;
 pub use submodules::Submodule;
+pub use write::Spare;
 
 use std::path::Path;
 
@@ -104,6 +106,9 @@ pub struct BuildRequest<'a> {
     pub manifest: &'a Path,
     /// A complete revision to share from.
     pub base: Option<Base<'a>>,
+    /// A directory that a [`Spare`] of the base was made in with the same options, on the file system
+    /// of the destination. It is taken apart.
+    pub spare: Option<&'a Path>,
     /// What to write, and how.
     pub options: &'a TreeOptions,
 }

@@ -11,6 +11,7 @@ mod copy;
 mod directory;
 mod leaf;
 mod plan;
+mod spare;
 mod task;
 mod worker;
 
@@ -29,6 +30,7 @@ use crate::budget::Budget;
 use crate::error::{Reason, Stage, SyncError};
 use crate::manifest::{Header, Manifest, ManifestWriter};
 use directory::Roots;
+pub use spare::Spare;
 use task::Task;
 use worker::Worker;
 
@@ -164,6 +166,13 @@ impl<'a> Build<'a> {
                 }
             }
         }
+        let spare = match (request.spare, &base) {
+            // Without it there is more to do, and nothing else is lost.
+            (Some(spare), Some(_)) if options.share == Share::Hardlink => {
+                files::open_directory(CWD, path_bytes(spare)).ok()
+            }
+            _ => None,
+        };
         let manifest = ManifestWriter::create(request.manifest, &header)
             .map_err(disk("create", request.manifest.to_owned()))?;
         Ok(Self {
@@ -173,6 +182,7 @@ impl<'a> Build<'a> {
             roots: Arc::new(Roots {
                 destination,
                 base: base_root,
+                spare,
                 group_write: options.group_write,
                 open: AtomicUsize::new(0),
             }),

@@ -13,6 +13,7 @@
 //! <root>/.gvr/last              the last number handed out: numbers only grow
 //! <root>/.gvr/store.git/        the object store
 //! <root>/.gvr/staging/<n>/      being built
+//! <root>/.gvr/spare/<n>/        links to the files of revision <n>, for the one after it
 //! <root>/.gvr/revisions/<n>/    complete: <commit>/, manifest, and once replaced `retired`
 //! <root>/.gvr/trash/            on its way out: renamed here in one step, deleted in slices
 //! ```
@@ -125,6 +126,7 @@ struct Memory {
 
 const STAGING: &str = "staging";
 const REVISIONS: &str = "revisions";
+const SPARE: &str = "spare";
 const TRASH: &str = "trash";
 const MANIFEST: &str = "manifest";
 const RETIRED: &str = "retired";
@@ -173,6 +175,34 @@ impl Volume {
         volume.refuse_foreign_link()?;
         volume.sweep(budget)?;
         Ok(volume)
+    }
+
+    /// A new, empty directory for links to the files of revision `n`, on their file system; nobody
+    /// but the next build looks into it. There is only ever one.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn make_spare(&self, n: u64) -> io::Result<PathBuf> {
+        self.drop_spares()?;
+        let name = format!("{SPARE}/{}", dir_name(n));
+        let mode = Mode::from_raw_mode(0o755);
+        match rustix::fs::mkdirat(&self.gvr_fd, SPARE, mode) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        rustix::fs::mkdirat(&self.gvr_fd, &name, mode)?;
+        Ok(self.gvr.join(name))
+    }
+
+    /// Moves what is left of spares to the trash.
+    ///
+    /// # Errors
+    /// When the directory that they are in cannot be read.
+    pub fn drop_spares(&self) -> io::Result<()> {
+        for name in self.names(SPARE)? {
+            self.discard(SPARE, &name);
+        }
+        Ok(())
     }
 
     /// Where the object store belongs.

@@ -24,7 +24,7 @@ const DEPTH: usize = 32;
 const MEASURED_DEPTH: usize = 256;
 
 impl Volume {
-    /// Removes what earlier lives left: stages, links that were never flipped, revisions without
+    /// Removes what earlier lives left: stages, spares, links that were never flipped, revisions without
     /// a tree or a manifest. What the link shows stays, whatever its state.
     pub(super) fn sweep(&self, budget: &Budget) -> Result<(), SyncError> {
         let failed = |cause| SyncError::disk(Stage::Start, "sweep", &self.gvr, cause);
@@ -34,6 +34,7 @@ impl Volume {
         for name in self.names(STAGING).map_err(failed)? {
             self.discard(STAGING, &name);
         }
+        self.drop_spares().map_err(failed)?;
         if let Err(cause) = self.sweep_beside_link() {
             tracing::warn!(directory = %self.link_parent.display(), error = %cause, "cannot sweep");
         }

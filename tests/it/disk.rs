@@ -443,6 +443,7 @@ fn the_litter_of_any_earlier_life_is_swept_and_in_nobodys_way() {
         for directory in [
             "staging/000001",
             "staging/000999/half/deep/er",
+            "spare/000001/half",
             "revisions/000700",
             &format!("revisions/000800/{absent}"),
             "store.git/objects/pack",
@@ -467,6 +468,7 @@ fn the_litter_of_any_earlier_life_is_swept_and_in_nobodys_way() {
         launch.clone().succeed();
         root.assert_published(&upstream, &commit);
         root.assert_tidy(&[]);
+        assert_eq!(fs::read_dir(root.state("spare")).unwrap().count(), 0);
     }
 }
 

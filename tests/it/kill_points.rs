@@ -81,8 +81,10 @@ struct Scenario {
     oracles: BTreeMap<String, TempDir>,
     /// The commit that the sync is to publish.
     tip: String,
-    /// Whether the sync is that of a sidecar, which is over when the older trees are gone.
-    prunes: bool,
+    /// The commit that a sidecar finds first, where one syncs: it removes the older trees, links the
+    /// files ahead, goes to the tip when that is pushed, and does the same again. Without, the sync
+    /// is that of an initContainer.
+    from: Option<String>,
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn a_first_sync_may_be_killed_at_any_call() {
         before: None,
         oracles,
         tip,
-        prunes: false,
+        from: None,
     };
     scenario.kill_everywhere(40);
 }
@@ -113,16 +115,17 @@ fn an_update_may_be_killed_at_any_call() {
         before: Some(before),
         oracles: BTreeMap::from(oracles),
         tip,
-        prunes: false,
+        from: None,
     };
     scenario.kill_everywhere(40);
 }
 
 #[test]
-fn an_update_that_prunes_may_be_killed_at_any_call() {
+fn a_sidecar_that_links_ahead_and_prunes_may_be_killed_at_any_call() {
     let upstream = Upstream::empty();
     let before = Root::new();
     let mut oracles = BTreeMap::new();
+    let mut oldest_first = Vec::new();
     for n in 0..3 {
         let changes = [first_tree(), vec![Change::file("n", n.to_string())]].concat();
         let commit = upstream.commit_changes("main", &changes);
@@ -130,6 +133,7 @@ fn an_update_that_prunes_may_be_killed_at_any_call() {
             .flag("keep", "5")
             .succeed();
         oracles.insert(commit.clone(), upstream.checkout(&commit));
+        oldest_first.push(commit);
     }
     let tip = upstream.commit_changes("main", &second_tree());
     oracles.insert(tip.clone(), upstream.checkout(&tip));
@@ -138,7 +142,7 @@ fn an_update_that_prunes_may_be_killed_at_any_call() {
         before: Some(before),
         oracles,
         tip,
-        prunes: true,
+        from: oldest_first.pop(),
     };
     scenario.kill_everywhere(60);
 }
@@ -258,17 +262,22 @@ impl Scenario {
     /// Runs the sync under a tracer until it is over or killed.
     #[track_caller]
     fn trace(&self, root: &Root, tracer: &[&str]) -> Finished {
-        if !self.prunes {
+        let Some(from) = &self.from else {
             return self.launch(root).under(tracer).run();
-        }
+        };
+        self.upstream.force_push("main", from);
         let launch = self.launch(root).without("one-time");
         let mut sidecar = launch.under(tracer).spawn();
-        wait_until(PATIENCE, "the sync to be over or killed", || {
-            let over = root.commit().as_ref() == Some(&self.tip)
-                && root.revisions().len() == 1
-                && root.litter(&[]).is_empty();
-            over || !sidecar.is_alive()
-        });
+        for commit in [from, &self.tip] {
+            self.upstream.force_push("main", commit);
+            wait_until(PATIENCE, "the sync to be over or killed", || {
+                let over = root.commit().as_ref() == Some(commit)
+                    && root.revisions().len() == 1
+                    && root.litter(&[]).is_empty()
+                    && root.is_linked_ahead();
+                over || !sidecar.is_alive()
+            });
+        }
         if sidecar.is_alive() {
             // It may be killed at the very last moment, by the injection.
             let _ = kill_process(sidecar.inner_pid(), Signal::TERM);

@@ -1,7 +1,9 @@
 //! Trees against the oracle: what real git checks out of the same commit.
 
 mod large;
+mod spare;
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -14,8 +16,8 @@ use git_volume_reloader::error::{Reason, SyncError};
 use git_volume_reloader::manifest::{self, Header};
 use git_volume_reloader::repo_url::RepoUrl;
 use git_volume_reloader::tree::{
-    Base, BuildRequest, Built, Share, Sparse, SubmoduleMode, TreeOptions, build, changed_under,
-    submodules,
+    Base, BuildRequest, Built, Share, Spare, Sparse, SubmoduleMode, TreeOptions, build,
+    changed_under, submodules,
 };
 use tempfile::TempDir;
 
@@ -49,7 +51,8 @@ impl Bench {
         }
     }
 
-    /// Builds into a new directory, sharing from the last revision.
+    /// Builds into a new directory, sharing from the last revision; and before that with links to
+    /// its files that were made ahead, which must come to the same.
     fn try_build(
         &mut self,
         commit: Commit,
@@ -57,6 +60,58 @@ impl Bench {
     ) -> Result<(PathBuf, Built), SyncError> {
         let dir = self.temp.path().join(format!("revision-{}", self.count));
         self.count += 1;
+        let mut ahead = Vec::new();
+        if self.last.is_some() {
+            for directories in [2, usize::MAX] {
+                let dir = dir.with_extension("ahead");
+                let spare = dir.with_extension("spare");
+                self.link_ahead(&spare, directories, options);
+                let built = self.build_into(&dir, Some(&spare), commit, options);
+                ahead.push(built.map(|(tree, built)| (snapshot(&tree), built)));
+                fs::remove_dir_all(dir).unwrap();
+                fs::remove_dir_all(spare).unwrap();
+            }
+        }
+        let result = self.build_into(&dir, None, commit, options);
+        for ahead in ahead {
+            match (ahead, &result) {
+                (Ok((ahead, built)), Ok((tree, expected))) => {
+                    assert_same(&ahead, &snapshot(tree));
+                    assert_eq!(built, *expected);
+                }
+                (Err(ahead), Err(error)) => assert_eq!(ahead.reason, error.reason),
+                (ahead, _) => panic!("{ahead:?} ahead, and {result:?} without"),
+            }
+        }
+        if result.is_ok() {
+            self.last = Some(dir);
+        }
+        result
+    }
+
+    /// Links so many directories of the last revision.
+    fn link_ahead(&self, spare: &Path, directories: usize, options: &TreeOptions) {
+        fs::create_dir(spare).unwrap();
+        let last = self.last.as_ref().unwrap();
+        let base = Base {
+            tree: &last.join("tree"),
+            manifest: &last.join("manifest"),
+        };
+        // A revision that is damaged, or elsewhere, is not linked.
+        if let Ok(mut filling) = Spare::begin(&base, spare, options) {
+            let left = Cell::new(directories);
+            let go_on = || left.replace(left.get().saturating_sub(1)) > 0;
+            let _ = filling.fill(&go_on);
+        }
+    }
+
+    fn build_into(
+        &self,
+        dir: &Path,
+        spare: Option<&Path>,
+        commit: Commit,
+        options: &TreeOptions,
+    ) -> Result<(PathBuf, Built), SyncError> {
         let tree = dir.join("tree");
         fs::create_dir_all(&tree).unwrap();
         let base = self
@@ -72,12 +127,12 @@ impl Bench {
                 base: base
                     .as_ref()
                     .map(|(tree, manifest)| Base { tree, manifest }),
+                spare,
                 options,
             },
             &budget(),
         )?;
         assert_eq!(verify(&tree), None);
-        self.last = Some(dir);
         Ok((tree, built))
     }
 
@@ -849,6 +904,7 @@ fn a_cancelled_build_says_so() {
             destination: &tree,
             manifest: &bench.temp.path().join("manifest"),
             base: None,
+            spare: None,
             options: &TreeOptions::default(),
         },
         &budget,

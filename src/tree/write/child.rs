@@ -37,6 +37,7 @@ impl Job<'_> {
             (Some(base), Some(twin)) if base.same_context && twin.id == entry.id => Work::Copy {
                 base: twin.child,
                 submodule: false,
+                prelinked: false,
             },
             _ => Work::Tree(TreeWork {
                 tree: entry.id,
@@ -132,6 +133,7 @@ impl Job<'_> {
             Some(twin) if same_selection && twin.id == entry.id => Work::Copy {
                 base: twin.child,
                 submodule: true,
+                prelinked: false,
             },
             _ => Work::Tree(TreeWork {
                 tree: self.submodule_tree(path, entry.id)?,

@@ -51,6 +51,7 @@ impl Job<'_> {
                         work: Work::Copy {
                             base: twin.child,
                             submodule: twin.kind == Kind::Submodule,
+                            prelinked: directory.is_prelinked(),
                         },
                     });
                 }

@@ -16,6 +16,8 @@ const DESCRIPTORS: usize = 256;
 pub(super) struct Roots {
     pub destination: OwnedFd,
     pub base: Option<OwnedFd>,
+    /// Links to the base's files that were made ahead, in directories like the base's.
+    pub spare: Option<OwnedFd>,
     pub group_write: bool,
     /// Descriptors held by directories.
     pub open: AtomicUsize,
@@ -30,6 +32,18 @@ pub(super) struct Directory {
     destination: OnceLock<OwnedFd>,
     creating: Mutex<()>,
     base: Option<OwnedFd>,
+    prelinked: bool,
+}
+
+impl Roots {
+    /// Opens a directory of the destination, and makes it and those above it if need be.
+    fn make(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let mut at = files::open_directory(&self.destination, b".")?;
+        for name in components(path) {
+            at = files::make_directory(&at, name, self.group_write)?;
+        }
+        Ok(at)
+    }
 }
 
 impl Directory {
@@ -42,7 +56,7 @@ impl Directory {
         with_base: bool,
     ) -> Result<Self, Errno> {
         let base = match (&roots.base, with_base) {
-            (Some(root), true) => open_base(root, parent.as_deref(), &path)?,
+            (Some(root), true) => open(root, parent.as_deref().map(Self::base), &path)?,
             _ => None,
         };
         roots
@@ -55,7 +69,53 @@ impl Directory {
             destination: OnceLock::new(),
             creating: Mutex::new(()),
             base,
+            prelinked: false,
         })
+    }
+
+    /// Moves the directory here from the spare, with all that is below it, if the spare has it.
+    ///
+    /// What stands in the way of that is no error: the files can still be taken over one by one.
+    pub fn take_from_spare(&mut self) -> Result<(), Errno> {
+        let roots = self.roots.clone();
+        let Some(spare) = &roots.spare else {
+            return Ok(());
+        };
+        let Some(found) = open(spare, None, &self.path)? else {
+            return Ok(());
+        };
+        let name = leaf(&self.path);
+        let moved = match &self.parent {
+            Some(parent) => rustix::fs::renameat(spare, &self.path, parent.destination()?, name),
+            None => {
+                let above = self.path.len().saturating_sub(name.len() + 1);
+                let above = roots.make(&self.path[..above])?;
+                rustix::fs::renameat(spare, &self.path, above, name)
+            }
+        };
+        if moved.is_ok() {
+            self.prelinked = true;
+            self.keep(found);
+        }
+        Ok(())
+    }
+
+    /// Finds the directory inside one that was taken from the spare.
+    pub fn find_prelinked(&mut self) -> Result<(), Errno> {
+        self.prelinked = true;
+        let above = self
+            .parent
+            .as_ref()
+            .map(|parent| parent.destination.get().map(OwnedFd::as_fd));
+        if let Some(found) = open(&self.roots.destination, above, &self.path)? {
+            self.keep(found);
+        }
+        Ok(())
+    }
+
+    /// Whether it comes from the spare, and so may hold files of the base already.
+    pub fn is_prelinked(&self) -> bool {
+        self.prelinked
     }
 
     /// The parent that a task below this one keeps: none, once descriptors run short.
@@ -98,25 +158,22 @@ impl Directory {
         if self.destination.get().is_some() {
             return Ok(());
         }
-        let group_write = self.roots.group_write;
         let above = self
             .parent
             .as_deref()
             .and_then(|parent| parent.destination.get());
         let open = match above {
-            Some(above) => files::make_directory(above, leaf(&self.path), group_write)?,
-            None => {
-                let mut at = files::open_directory(&self.roots.destination, b".")?;
-                for name in components(&self.path) {
-                    at = files::make_directory(&at, name, group_write)?;
-                }
-                at
-            }
+            Some(above) => files::make_directory(above, leaf(&self.path), self.roots.group_write)?,
+            None => self.roots.make(&self.path)?,
         };
-        if self.destination.set(open).is_ok() {
+        self.keep(open);
+        Ok(())
+    }
+
+    fn keep(&self, destination: OwnedFd) {
+        if self.destination.set(destination).is_ok() {
             self.roots.open.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
     }
 }
 
@@ -127,12 +184,14 @@ impl Drop for Directory {
     }
 }
 
-fn open_base(
+/// Opens the directory `path` of a tree, if it is there; `above` is the one around it, if that is
+/// known.
+fn open(
     root: &OwnedFd,
-    parent: Option<&Directory>,
+    above: Option<Option<BorrowedFd<'_>>>,
     path: &[u8],
 ) -> Result<Option<OwnedFd>, Errno> {
-    let opened = match parent.map(|parent| parent.base()) {
+    let opened = match above {
         Some(Some(above)) => files::open_directory(above, leaf(path)),
         Some(None) => return Ok(None),
         None => (|| {
@@ -145,7 +204,7 @@ fn open_base(
     };
     match opened {
         Ok(open) => Ok(Some(open)),
-        // Somebody took it away or put something else there: nothing to share.
+        // It was never there, or somebody took it away or put something else there.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(None),
         Err(error) => Err(error),
     }

@@ -72,6 +72,9 @@ impl Job<'_> {
         directory: &Directory,
         twin: &Entry<'_>,
     ) -> Result<Option<Stat>, SyncError> {
+        if directory.is_prelinked() && self.linked_ahead(directory, twin)? {
+            return self.shared(twin.stat).map(Some);
+        }
         if !self.build.sharing.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -91,14 +94,7 @@ impl Job<'_> {
             Share::Reflink | Share::None => return Ok(None),
         };
         match shared {
-            Ok(stat) => {
-                self.build.admit(stat.size)?;
-                self.build
-                    .counts
-                    .files_shared
-                    .fetch_add(1, Ordering::Relaxed);
-                Ok(Some(stat))
-            }
+            Ok(stat) => self.shared(stat).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(error @ (Errno::EXIST | Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS)) => {
                 Err(self.failed(&join(&directory.path, twin.name), error))
@@ -119,6 +115,28 @@ impl Job<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether a file that was linked ahead is there and still as it was recorded. Makes room for
+    /// another one if it is not.
+    fn linked_ahead(&self, directory: &Directory, twin: &Entry<'_>) -> Result<bool, SyncError> {
+        let at = self.destination(directory)?;
+        if files::is_unaltered(at, twin.name, twin.kind, &twin.stat) {
+            return Ok(true);
+        }
+        match files::remove(at, twin.name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(self.failed(&join(&directory.path, twin.name), error)),
+        }
+    }
+
+    fn shared(&self, stat: Stat) -> Result<Stat, SyncError> {
+        self.build.admit(stat.size)?;
+        self.build
+            .counts
+            .files_shared
+            .fetch_add(1, Ordering::Relaxed);
+        Ok(stat)
     }
 
     pub(super) fn write(

@@ -28,6 +28,8 @@ pub(super) enum Work {
     Copy {
         base: u32,
         submodule: bool,
+        /// Whether a directory around this one came from the spare.
+        prelinked: bool,
     },
     /// The rest of a large directory of the base.
     CopyPart {
@@ -85,6 +87,7 @@ impl Build<'_> {
             Work::Copy {
                 base: 0,
                 submodule: false,
+                prelinked: false,
             }
         } else {
             Work::Tree(TreeWork {

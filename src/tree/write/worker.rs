@@ -72,8 +72,12 @@ impl Job<'_> {
         match task.work {
             Work::Tree(work) => self.tree(task.block, task.parent, task.path, work),
             Work::Part(plan, part) => self.part(task.block, &plan, &part),
-            Work::Copy { base, submodule } => {
-                let directory = self.directory(task.parent, task.path, true)?;
+            Work::Copy {
+                base,
+                submodule,
+                prelinked,
+            } => {
+                let directory = self.twin_directory(task.parent, task.path, prelinked)?;
                 if submodule {
                     self.destination(&directory)?;
                 }
@@ -115,6 +119,26 @@ impl Job<'_> {
         let shown = path.clone();
         Directory::new(&self.build.roots, parent, path, with_base)
             .map(Arc::new)
+            .map_err(|error| self.failed(&shown, error))
+    }
+
+    /// A directory that is to be as the base has it; `prelinked` if one above it came from the spare.
+    fn twin_directory(
+        &self,
+        parent: Option<Arc<Directory>>,
+        path: Vec<u8>,
+        prelinked: bool,
+    ) -> Result<Arc<Directory>, SyncError> {
+        let shown = path.clone();
+        Directory::new(&self.build.roots, parent, path, true)
+            .and_then(|mut directory| {
+                if prelinked {
+                    directory.find_prelinked()?;
+                } else if !shown.is_empty() {
+                    directory.take_from_spare()?;
+                }
+                Ok(Arc::new(directory))
+            })
             .map_err(|error| self.failed(&shown, error))
     }
 

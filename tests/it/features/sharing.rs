@@ -84,6 +84,80 @@ fn a_file_that_a_consumer_altered_is_fresh_in_the_next_revision() {
 }
 
 #[test]
+fn what_was_linked_ahead_becomes_the_next_tree() {
+    let upstream = two_files();
+    let root = Root::new();
+    let mut sidecar = Launch::new(&upstream.url(), &root).http().spawn();
+    sidecar.wait_for(&root, &upstream.tip("main"));
+    for n in 0..3 {
+        sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+        let linked = inode(&root.spare().join("dir"));
+        let commit = upstream.commit(&[("n", &n.to_string())]);
+        sidecar.wait_for(&root, &commit);
+        root.assert_published(&upstream, &commit);
+        assert_eq!(inode(&root.tree().join("dir")), linked);
+    }
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    root.assert_tidy(&[]);
+    sidecar.stop();
+    // Whoever runs once has no use for it.
+    Launch::one_time(&upstream.url(), &root).succeed();
+    assert_eq!(fs::read_dir(root.state("spare")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_is_altered_after_it_was_linked_ahead_is_fresh_in_the_next_revision() {
+    let upstream = two_files();
+    let root = Root::new();
+    let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
+    sidecar.wait_for(&root, &upstream.tip("main"));
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    let altered = root.tree().join("dir/same");
+    fs::write(&altered, "SAME\n").unwrap();
+    let commit = upstream.commit(&[("new", "")]);
+    sidecar.wait_for(&root, &commit);
+    root.assert_published(&upstream, &commit);
+    assert_ne!(inode(&altered), inode(&root.tree().join("dir/same")));
+    assert_eq!(fs::read(altered).unwrap(), b"SAME\n");
+}
+
+#[test]
+fn nothing_is_linked_ahead_on_a_full_disk_or_without_hard_links() {
+    let upstream = Upstream::new();
+    let files: Vec<_> = (0..50)
+        .map(|n| Change::file(format!("d{n}/file"), "content"))
+        .collect();
+    let first = upstream.commit_changes("main", &files);
+    // A file system on which a link costs an inode.
+    let disk = crate::support::full_disk::FullDisk::new(16 << 10);
+    let root = Root::at(&disk.path().join("root"));
+    Launch::one_time(&upstream.url(), &root).succeed();
+    disk.leave_inodes(20);
+    let launch = Launch::new(&upstream.url(), &root).http();
+    let mut sidecar = launch.clone().flag("log-level", "debug").spawn();
+    sidecar.wait_for_log("not linked ahead");
+    sidecar.wait_while_alive("the links to be gone", |_| root.litter(&[]).is_empty());
+    assert!(!root.spare().exists());
+    sidecar.wait_for_polls(3);
+    assert_eq!(sidecar.metric("gvr_consecutive_failures", &[]), 0.0);
+    root.assert_published(&upstream, &first);
+    disk.leave_inodes(10_000);
+    let commit = upstream.commit(&[("new", "")]);
+    sidecar.wait_for(&root, &commit);
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    sidecar.stop();
+
+    for share in ["none", "reflink"] {
+        let mut sidecar = launch.clone().flag("share", share).spawn();
+        let commit = upstream.commit(&[("share", share)]);
+        sidecar.wait_for(&root, &commit);
+        sidecar.wait_for_polls(3);
+        assert!(!root.spare().exists(), "{share}");
+        sidecar.stop();
+    }
+}
+
+#[test]
 fn group_write_and_umask_decide_the_permission_bits() {
     let upstream = two_files();
     let root = Root::new();

@@ -94,6 +94,22 @@ impl Root {
         found
     }
 
+    /// The links to the newest revision's files that were made for the next one.
+    pub fn spare(&self) -> PathBuf {
+        let (n, _) = self.revisions().pop().expect("a revision");
+        self.state("spare").join(format!("{n:06}"))
+    }
+
+    /// Whether all of the newest revision is linked ahead; not to be asked while the next one is
+    /// built.
+    pub fn is_linked_ahead(&self) -> bool {
+        let Some((n, commit)) = self.revisions().pop() else {
+            return false;
+        };
+        let newest = self.state(&format!("revisions/{n:06}/{commit}"));
+        self.spare().is_dir() && tree_compare::differences(&self.spare(), &newest).is_empty()
+    }
+
     /// Asserts that the link leads to exactly the tree that git checks out for this commit.
     #[track_caller]
     pub fn assert_published(&self, upstream: &Upstream, commit: &str) {
@@ -124,6 +140,8 @@ impl Root {
         keep(self.path.clone(), &expected);
         keep(self.state("staging"), &|_| false);
         keep(self.state("trash"), &|_| false);
+        let newest = self.revisions().pop().map(|(n, _)| format!("{n:06}"));
+        keep(self.state("spare"), &|name| Some(name) == newest.as_deref());
         keep(self.state("store.git/objects/pack"), &|name| {
             name.starts_with("pack-")
         });
@@ -226,8 +244,11 @@ fn litter_is_seen_and_a_clean_root_has_none() {
     assert_eq!(root.revisions(), [(7, commit.to_owned())]);
     assert_eq!(root.revision(), 7);
     assert_eq!(root.litter(&[]), [root.path().join("lost+found")]);
+    fs::create_dir_all(root.state("spare/000007")).unwrap();
+    root.assert_tidy(&["lost+found"]);
     for debris in [
         "staging/1",
+        "spare/000006",
         "store.git/shallow.lock",
         "store.git/objects/pack/tmp_pack_x",
         "revisions/000008",
