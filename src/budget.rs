@@ -1,7 +1,8 @@
 //! How long an operation may take in total and per step, and whether to go on at all.
 //!
 //! A budget is asked; it interrupts nothing by itself. Whoever blocks (a read, a lock, a wait)
-//! bounds that by [`Budget::step`] and asks again.
+//! bounds that by [`Budget::step`] and asks again. Work that can wait also asks
+//! [`Budget::gives_way`], where it can be left and taken up again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,14 @@ pub struct Budget {
     deadline: Instant,
     stall: Duration,
     cancelled: Arc<AtomicBool>,
+    urgent: Option<Urgent>,
+}
+
+/// What has precedence over work that can wait.
+#[derive(Clone, Debug)]
+struct Urgent {
+    due: Instant,
+    asked: Arc<AtomicBool>,
 }
 
 /// Why an operation must end before it is done.
@@ -37,7 +46,23 @@ impl Budget {
             deadline,
             stall,
             cancelled,
+            urgent: None,
         }
+    }
+
+    /// The same for work that can wait: something else is due at an instant, or as soon as `asked`
+    /// is set.
+    #[must_use]
+    pub fn giving_way(self, due: Instant, asked: Arc<AtomicBool>) -> Self {
+        let urgent = Some(Urgent { due, asked });
+        Self { urgent, ..self }
+    }
+
+    /// Whether to stop at the next good place, having got somewhere: something else is due.
+    pub fn gives_way(&self) -> bool {
+        self.urgent.as_ref().is_some_and(|urgent| {
+            urgent.asked.load(Ordering::Relaxed) || Instant::now() >= urgent.due
+        })
     }
 
     /// The instant at which the total is used up.
@@ -101,5 +126,23 @@ mod tests {
     fn a_spent_budget_is_a_deadline_exceeded() {
         let budget = Budget::new(Duration::ZERO, Duration::MAX, Arc::default());
         assert_eq!(budget.step(), Err(Interrupted::DeadlineExceeded));
+    }
+
+    #[test]
+    fn work_that_can_wait_gives_way_when_asked_and_when_something_is_due() {
+        let budget = || Budget::new(Duration::MAX, Duration::MAX, Arc::default());
+        assert!(!budget().gives_way());
+        let asked = Arc::new(AtomicBool::new(false));
+        let later = Instant::now() + Duration::from_secs(3600);
+        let patient = budget().giving_way(later, asked.clone());
+        assert!(!patient.gives_way());
+        asked.store(true, Ordering::Relaxed);
+        assert!(patient.gives_way());
+        assert_eq!(patient.check(), Ok(()));
+        assert!(
+            budget()
+                .giving_way(Instant::now(), Arc::default())
+                .gives_way()
+        );
     }
 }

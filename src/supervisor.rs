@@ -103,7 +103,7 @@ impl Supervisor {
             let delay = match result {
                 Ok(()) if self.schedule.0.one_time => {
                     // Nobody else would, where there is no sidecar.
-                    self.keep_house();
+                    self.keep_house(None);
                     return Ended::Done;
                 }
                 Ok(()) => self.schedule.after_success(fastrand::f64()),
@@ -163,7 +163,6 @@ impl Supervisor {
         if result.is_ok() {
             self.succeeded();
         }
-        self.show_health();
         result
     }
 
@@ -198,7 +197,6 @@ impl Supervisor {
             info!(commit = %current.commit, "readers have a complete tree from an earlier start");
             self.show(&current, since.unwrap_or_else(|_| SystemTime::now()));
             self.housekeeping_due = Some(Instant::now());
-            self.show_health();
         }
     }
 
@@ -223,11 +221,6 @@ impl Supervisor {
         );
         let reference = self.sync.target().reference.to_string();
         self.metrics.published(&reference, current.commit, time, at);
-    }
-
-    fn show_health(&self) {
-        let health = self.board.health();
-        self.metrics.health(health.ready, health.stale);
     }
 
     /// Tells everybody; returns the delay before the next attempt, or the end.
@@ -314,7 +307,7 @@ impl Supervisor {
                     self.board.heartbeat(chores);
                     match self.wake.wait(chores) {
                         Woken::Timeout => {
-                            self.keep_house();
+                            self.keep_house(until);
                             self.link_ahead(until);
                             continue;
                         }
@@ -338,10 +331,11 @@ impl Supervisor {
         }
     }
 
-    fn keep_house(&mut self) {
+    /// Removes what nobody needs any more.
+    fn keep_house(&mut self, until: Option<Instant>) {
         self.board.heartbeat(HOUSEKEEPING);
         let started = Instant::now();
-        let result = self.sync.keep_house(&self.budget(HOUSEKEEPING));
+        let result = self.sync.keep_house(&self.patient_budget(until));
         self.metrics.stage(Stage::Prune, started.elapsed());
         let again_in = match result {
             Ok(upkeep) => {
@@ -377,19 +371,23 @@ impl Supervisor {
         self.housekeeping_due = again_in.and_then(|again| Instant::now().checked_add(again));
     }
 
-    /// Prepares for the next commit until the next poll is due, or somebody asks for one.
+    /// Prepares for the next commit.
     fn link_ahead(&mut self, until: Option<Instant>) {
         // What cannot be built now would only be prepared again and again.
         if self.failures > 0 {
             return;
         }
-        let stop = Instant::now() + HOUSEKEEPING;
-        let stop = until.map_or(stop, |until| until.min(stop));
-        let go_on = || !self.wake.is_due() && Instant::now() < stop;
         self.board.heartbeat(HOUSEKEEPING);
-        if self.sync.link_ahead(&go_on) {
+        if self.sync.link_ahead(&self.patient_budget(until)) {
             self.housekeeping_due = Some(Instant::now());
         }
+    }
+
+    /// The budget of what gives way to nudges and to what is due at `until`.
+    fn patient_budget(&self, until: Option<Instant>) -> Budget {
+        let budget = self.budget(HOUSEKEEPING);
+        let until = until.unwrap_or_else(|| budget.deadline());
+        budget.giving_way(until, self.wake.nudged())
     }
 }
 

@@ -15,8 +15,10 @@ use signal_hook::iterator::Signals;
 /// Wakes the loop that waits for its next poll.
 #[derive(Debug, Default)]
 pub struct Wake {
-    state: Mutex<State>,
+    /// Held while a flag is set, so that whoever is about to wait does not miss it.
+    setting: Mutex<()>,
     changed: Condvar,
+    nudged: Arc<AtomicBool>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -46,12 +48,6 @@ pub enum Signal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotASignal;
 
-#[derive(Debug, Default)]
-struct State {
-    nudged: bool,
-    shutdown: bool,
-}
-
 impl Wake {
     /// A wake that nobody has nudged yet.
     pub fn new() -> Arc<Self> {
@@ -60,15 +56,12 @@ impl Wake {
 
     /// Ends the present wait, or else the next one. Nudges that nobody has waited for yet are one.
     pub fn nudge(&self) {
-        self.state().nudged = true;
-        self.changed.notify_all();
+        self.set(&self.nudged);
     }
 
     /// Ends every wait from now on, and cancels every budget that shares [`Wake::cancelled`].
     pub fn shutdown(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-        self.state().shutdown = true;
-        self.changed.notify_all();
+        self.set(&self.cancelled);
     }
 
     /// Whether the process is to end.
@@ -76,15 +69,14 @@ impl Wake {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Whether the next wait will end at once.
-    pub fn is_due(&self) -> bool {
-        let state = self.state();
-        state.nudged || state.shutdown
-    }
-
     /// The flag that a shutdown sets, for the budgets of operations that must end with it.
     pub fn cancelled(&self) -> Arc<AtomicBool> {
         self.cancelled.clone()
+    }
+
+    /// The flag that a nudge sets until somebody waits, for work that is to give way to it.
+    pub fn nudged(&self) -> Arc<AtomicBool> {
+        self.nudged.clone()
     }
 
     /// Waits until `timeout` has passed on the monotonic clock, for a nudge, or for a shutdown.
@@ -93,19 +85,18 @@ impl Wake {
     pub fn wait(&self, timeout: Duration) -> Woken {
         // A deadline that the clock cannot express is no deadline.
         let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.state();
+        let mut setting = self.lock();
         loop {
-            if state.shutdown {
+            if self.is_shutdown() {
                 return Woken::Shutdown;
             }
-            if state.nudged {
-                state.nudged = false;
+            if self.nudged.swap(false, Ordering::Relaxed) {
                 return Woken::Nudged;
             }
-            state = match deadline {
+            setting = match deadline {
                 None => self
                     .changed
-                    .wait(state)
+                    .wait(setting)
                     .unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -113,7 +104,7 @@ impl Wake {
                         return Woken::Timeout;
                     }
                     self.changed
-                        .wait_timeout(state, left)
+                        .wait_timeout(setting, left)
                         .unwrap_or_else(PoisonError::into_inner)
                         .0
                 }
@@ -121,9 +112,16 @@ impl Wake {
         }
     }
 
-    /// Two flags are whole after any panic, so a poisoned lock is as good as a sound one.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self, flag: &AtomicBool) {
+        let setting = self.lock();
+        flag.store(true, Ordering::Relaxed);
+        drop(setting);
+        self.changed.notify_all();
+    }
+
+    /// It guards no data, so a poisoned lock is as good as a sound one.
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.setting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -203,12 +201,13 @@ mod tests {
     #[test]
     fn nudges_that_nobody_waited_for_are_one() {
         let wake = Wake::new();
-        assert!(!wake.is_due());
+        let nudged = wake.nudged();
+        assert!(!nudged.load(Ordering::Relaxed));
         wake.nudge();
         wake.nudge();
-        assert!(wake.is_due());
+        assert!(nudged.load(Ordering::Relaxed));
         assert_eq!(wake.wait(LONG), Woken::Nudged);
-        assert!(!wake.is_due());
+        assert!(!nudged.load(Ordering::Relaxed));
         assert_eq!(wake.wait(Duration::from_millis(1)), Woken::Timeout);
     }
 
@@ -232,7 +231,6 @@ mod tests {
         wake.shutdown();
         assert_eq!(wake.wait(LONG), Woken::Shutdown);
         assert_eq!(wake.wait(LONG), Woken::Shutdown);
-        assert!(wake.is_due());
         assert!(wake.is_shutdown() && cancelled.load(Ordering::Relaxed));
     }
 

@@ -11,18 +11,19 @@
 //! rewritten with it: the store is no larger for ever than it was when it was damaged, and what
 //! comes after that is kept small as before.
 //!
-//! Histories longer than [`HISTORY`] commits are not searched for garbage: their small packs are
-//! rolled up with all they hold.
+//! Histories that are too long are not searched for garbage: their small packs are rolled up with all
+//! they hold.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::{MutexGuard, PoisonError};
 
-use git2::{Oid, Repository};
+use git2::Oid;
 
 use super::copy::{Failure, Plan};
-use super::packs::{self, Pack};
-use super::{Store, each_entry, remove_if_there};
+use super::doomed::{self, SLACK};
+use super::packs::{self, Pack, total};
+use super::{Store, remove_if_there};
 use crate::budget::Budget;
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError};
@@ -37,6 +38,8 @@ pub struct Maintained {
     pub bytes: u64,
     /// Whether packs were rewritten.
     pub rewritten: bool,
+    /// Whether it gave way to something else, and is to be called again.
+    pub pending: bool,
 }
 
 /// A published tree whose git commands read the store's objects.
@@ -62,18 +65,11 @@ pub(super) struct Memory {
 
 /// More packs than this are rolled up.
 const MANY_PACKS: usize = 16;
-/// Rolling up leaves at most this many.
-const FEW_PACKS: usize = 8;
 /// No more are replaced at a time: each is open meanwhile.
 const PACKS_AT_ONCE: usize = 100;
-/// Garbage up to this size is not worth any work.
-const SLACK: u64 = 1 << 20;
-/// A rewrite makes packs of about this size: what fits into one budget on a slow machine.
+/// A rewrite makes packs of about this size: what fits into one budget on a slow machine. Those of
+/// half the size and more are not rolled up.
 const SLICE: u64 = 128 << 20;
-/// Packs from this size on are not rolled up.
-const SMALL: u64 = SLICE / 2;
-/// The longest history whose every tree is looked at.
-const HISTORY: usize = 1000;
 /// More lines than this in `shallow` are looked through.
 const MANY_SHALLOW: usize = 32;
 
@@ -97,6 +93,16 @@ impl Store {
         &self,
         retained: &[Commit],
         borrowers: &[Borrower],
+        budget: &Budget,
+    ) -> Result<Maintained, SyncError> {
+        self.maintain_in_slices(retained, borrowers, SLICE, budget)
+    }
+
+    fn maintain_in_slices(
+        &self,
+        retained: &[Commit],
+        borrowers: &[Borrower],
+        slice: u64,
         budget: &Budget,
     ) -> Result<Maintained, SyncError> {
         let disk = |cause: io::Error| SyncError::disk(Stage::Prune, "shrink", &self.path, cause);
@@ -128,7 +134,7 @@ impl Store {
             (memory.live_bytes, spared)
         };
         let open = packs.len() - spared;
-        let small = packs[..open].partition_point(|pack| pack.bytes < SMALL);
+        let small = packs[..open].partition_point(|pack| pack.bytes < slice / 2);
         let many = small > MANY_PACKS;
         let large = packs.len() > 1 && bytes > 2 * live + SLACK;
         let shallow = self.shallow();
@@ -136,7 +142,7 @@ impl Store {
             return Ok(Maintained {
                 packs: packs.len(),
                 bytes,
-                rewritten: false,
+                ..Maintained::default()
             });
         }
         let repository = self.repository().map_err(|cause| self.unreadable(cause))?;
@@ -150,7 +156,7 @@ impl Store {
         if boundary != cut {
             self.write_shallow(&cut).map_err(disk)?;
         }
-        let mut rewritten = false;
+        let (mut rewritten, mut pending) = (false, false);
         if many || large {
             let live = self.live(&repository, &history, budget)?;
             let indexes = packs
@@ -158,136 +164,61 @@ impl Store {
                 .map(|pack| Index::read(&directory, &pack.name))
                 .collect::<io::Result<Vec<_>>>()
                 .map_err(disk)?;
-            let (garbage, own) = plan(&packs, &indexes, open, live.as_ref());
+            let (garbage, own) = doomed::because_of_garbage(&packs, &indexes, open, live.as_ref());
             let doomed = if many {
                 // Cheap and needed now; if much garbage is left, the next call sees to it.
-                roll_up_count(&packs[..small])
+                doomed::because_of_number(&packs[..small])
             } else {
                 garbage
             }
             .min(PACKS_AT_ONCE);
-            let mut written = 0;
+            let mut written = Some(0);
             if doomed > 0 {
                 written = self
-                    .rewrite(&packs, &indexes, doomed, live.as_ref(), budget)
+                    .rewrite(&packs, &indexes, doomed, live.as_ref(), slice, budget)
                     .map_err(|failure| self.not_rewritten(failure, &packs, doomed))?;
                 rewritten = true;
             }
             let mut memory = self.memory();
-            if !many {
-                memory.finished.clear();
+            match written {
+                None => pending = true,
+                Some(written) => {
+                    if !many {
+                        memory.finished.clear();
+                    }
+                    // What could not be shrunk counts as if it were needed: it is no reason to try
+                    // again.
+                    let kept = packs.iter().zip(own).skip(doomed);
+                    let needed: u64 = kept
+                        .map(|(pack, own)| match memory.damaged.contains(&pack.name) {
+                            true => pack.bytes,
+                            false => own,
+                        })
+                        .sum();
+                    memory.live_bytes = (needed + written).max(1);
+                }
             }
-            // What could not be shrunk counts as if it were needed: it is no reason to try again.
-            let kept = packs.iter().zip(own).skip(doomed);
-            let needed: u64 = kept
-                .map(|(pack, own)| match memory.damaged.contains(&pack.name) {
-                    true => pack.bytes,
-                    false => own,
-                })
-                .sum();
-            memory.live_bytes = (needed + written).max(1);
         }
         let packs = packs::list(&directory).map_err(disk)?;
         Ok(Maintained {
             packs: packs.len(),
             bytes: total(&packs),
             rewritten,
+            pending,
         })
     }
 
-    /// The retained commits and their ancestors as far as the store has them, and those of them
-    /// whose parents it does not have.
-    fn history(
-        &self,
-        repository: &Repository,
-        retained: &[Commit],
-        boundary: &BTreeSet<Commit>,
-        budget: &Budget,
-    ) -> Result<(HashSet<Commit>, BTreeSet<Commit>), SyncError> {
-        let odb = repository.odb().map_err(|cause| self.unreadable(cause))?;
-        let mut history = HashSet::new();
-        let mut cut = BTreeSet::new();
-        let mut waiting = retained.to_vec();
-        while let Some(commit) = waiting.pop() {
-            if !history.insert(commit) {
-                continue;
-            }
-            check(budget)?;
-            let found = repository
-                .find_commit(commit.oid())
-                .map_err(|cause| self.unreadable(cause))?;
-            if boundary.contains(&commit) || found.parent_ids().any(|id| !odb.exists(id)) {
-                cut.insert(commit);
-            } else {
-                waiting.extend(found.parent_ids().map(Commit::from));
-            }
-        }
-        Ok((history, cut))
-    }
-
-    /// Every object that the history needs; none when it is too long to look.
-    fn live(
-        &self,
-        repository: &Repository,
-        history: &HashSet<Commit>,
-        budget: &Budget,
-    ) -> Result<Option<HashSet<Oid>>, SyncError> {
-        if history.len() > HISTORY {
-            return Ok(None);
-        }
-        let mut live = HashSet::new();
-        let mut trees = HashSet::new();
-        for commit in history {
-            check(budget)?;
-            let read = |cause| self.unreadable(cause);
-            live.insert(commit.oid());
-            let root = repository
-                .find_commit(commit.oid())
-                .map_err(read)?
-                .tree_id();
-            each_entry(repository, root, &mut trees, &mut |id, _| {
-                live.insert(id);
-                Ok(())
-            })
-            .map_err(read)?;
-        }
-        self.add_tags(repository, history, &mut live)?;
-        Ok(Some(live))
-    }
-
-    /// Adds the tag objects that stand for commits of the history.
-    fn add_tags(
-        &self,
-        repository: &Repository,
-        history: &HashSet<Commit>,
-        live: &mut HashSet<Oid>,
-    ) -> Result<(), SyncError> {
-        let read = |cause| self.unreadable(cause);
-        for reference in repository.references_glob("refs/tags/*").map_err(read)? {
-            let mut chain = Vec::new();
-            let target = reference.map_err(read)?.target();
-            let mut object = target.and_then(|id| repository.find_object(id, None).ok());
-            while let Some(tag) = object.as_ref().and_then(|object| object.as_tag().cloned()) {
-                chain.push(tag.id());
-                object = tag.target().ok();
-            }
-            if object.is_some_and(|commit| history.contains(&commit.id().into())) {
-                live.extend(chain);
-            }
-        }
-        Ok(())
-    }
-
     /// Replaces the first `doomed` packs by new ones with their live objects; returns the size of
-    /// those in bytes.
+    /// those in bytes, or nothing if it gave way to something else after some of them.
     fn rewrite(
         &self,
         packs: &[Pack],
         indexes: &[Index],
         doomed: usize,
         live: Option<&HashSet<Oid>>,
+        slice: u64,
         budget: &Budget,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Option<u64>, Failure> {
         let sound = {
             let memory = self.memory();
             let is_sound = |pack: &&Pack| !memory.damaged.contains(&pack.name);
@@ -305,11 +236,15 @@ impl Store {
             &packs[..doomed],
             &indexes[..doomed],
             needed,
-            SLICE,
+            slice,
             budget,
         )?;
         let mut written = BTreeSet::new();
         for slice in 0..plan.slices() {
+            if slice > 0 && budget.gives_way() {
+                self.keep(written, packs);
+                return Ok(None);
+            }
             match plan.write(slice, &directory, budget) {
                 Ok(name) => written.insert(name),
                 Err(failure) => {
@@ -331,17 +266,22 @@ impl Store {
         );
         let left = packs::list(&directory).map_err(Failure::Disk)?;
         let new = left.iter().filter(|pack| written.contains(&pack.name));
-        Ok(new.map(|pack| pack.bytes).sum())
+        Ok(Some(new.map(|pack| pack.bytes).sum()))
+    }
+
+    /// Remembers the finished slices of a rewrite of `packs` that is not at its end.
+    fn keep(&self, mut written: BTreeSet<String>, packs: &[Pack]) {
+        written.retain(|name| packs.iter().all(|pack| pack.name != *name));
+        self.memory().finished.extend(written);
     }
 
     /// Keeps the slices of a rewrite that failed, unless they fill the disk.
-    fn keep_or_drop(&self, failure: &Failure, mut written: BTreeSet<String>, packs: &[Pack]) {
-        written.retain(|name| packs.iter().all(|pack| pack.name != *name));
+    fn keep_or_drop(&self, failure: &Failure, written: BTreeSet<String>, packs: &[Pack]) {
         if !matches!(failure, Failure::Disk(_)) {
-            self.memory().finished.extend(written);
-            return;
+            return self.keep(written, packs);
         }
-        for name in written {
+        let old = |name: &String| packs.iter().any(|pack| pack.name == *name);
+        for name in written.into_iter().filter(|name| !old(name)) {
             // What stays is garbage, and goes with the next rewrite.
             let _ = packs::remove(&self.pack_dir(), &name);
         }
@@ -382,15 +322,6 @@ impl Store {
         // Whoever panicked left nothing half done in it.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn unreadable(&self, cause: git2::Error) -> SyncError {
-        SyncError::new(
-            Stage::Prune,
-            Reason::Store,
-            format!("cannot read all objects in {}", self.path.display()),
-        )
-        .with_source(cause)
-    }
 }
 
 impl Memory {
@@ -404,73 +335,13 @@ impl Memory {
     }
 }
 
-/// How many of the smallest packs to replace because of garbage, at most the first `open`; and how
-/// many bytes the live objects take in each pack.
-fn plan(
-    packs: &[Pack],
-    indexes: &[Index],
-    open: usize,
-    live: Option<&HashSet<Oid>>,
-) -> (usize, Vec<u64>) {
-    let bytes = total(packs);
-    let Some(live) = live else {
-        return (0, packs.iter().map(|pack| pack.bytes).collect());
-    };
-    // Of several copies of an object the one in the largest pack counts: the others go first.
-    let mut counted = HashSet::new();
-    let mut own = vec![0; packs.len()];
-    for (i, index) in indexes.iter().enumerate().rev() {
-        for (id, size) in index.ids().zip(index.sizes()) {
-            if live.contains(&id) && counted.insert(id) {
-                // What an entry in the index takes.
-                own[i] += size + 28;
-            }
-        }
-    }
-    let needed: u64 = own.iter().sum();
-    if bytes <= 2 * needed + SLACK {
-        return (0, own);
-    }
-    // The fewest packs whose garbage is worth it; often all the small ones and not the large one.
-    let mut left = bytes;
-    for (i, pack) in packs[..open].iter().enumerate() {
-        left -= pack.bytes.saturating_sub(own[i]);
-        if 4 * left <= 5 * needed + 2 * SLACK {
-            return (i + 1, own);
-        }
-    }
-    (open, own)
-}
-
-/// How many of the smallest packs to roll into one: enough to leave few, and each that is not
-/// larger than those before it together, so that no object is copied often.
-fn roll_up_count(packs: &[Pack]) -> usize {
-    let mut count = packs.len() - FEW_PACKS + 1;
-    let mut sum = total(&packs[..count]);
-    while let Some(next) = packs.get(count).filter(|next| next.bytes <= sum) {
-        sum += next.bytes;
-        count += 1;
-    }
-    count
-}
-
-fn total(packs: &[Pack]) -> u64 {
-    packs.iter().map(|pack| pack.bytes).sum()
-}
-
-fn check(budget: &Budget) -> Result<(), SyncError> {
-    budget
-        .check()
-        .map_err(|cause| SyncError::interrupted(Stage::Prune, "shrinking the store", cause))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
-    use git2::{Buf, Signature};
+    use git2::{Buf, Repository, Signature};
 
     use super::*;
     use crate::remote::{Fetched, PackSink};
@@ -509,56 +380,55 @@ mod tests {
     }
 
     #[test]
-    fn a_rewrite_goes_on_where_it_stopped() {
+    fn a_rewrite_gives_way_after_each_slice_and_goes_on_where_it_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let source = Repository::init_bare(dir.path().join("source")).unwrap();
         let store = Store::open(&dir.path().join("store.git")).unwrap();
-        let retained = fill(&store, &source, 40, 100_000);
+        let retained = [fill(&store, &source, 40, 100_000)];
         fill(&store, &source, 60, 100_000);
         let directory = store.pack_dir();
-        let old = packs::list(&directory).unwrap();
-        let indexes: Vec<_> = old
-            .iter()
-            .map(|pack| Index::read(&directory, &pack.name).unwrap())
-            .collect();
-        // What a rewrite into slices of a megabyte had done when its time was up.
-        let plan = Plan::new(
-            &directory,
-            &old[..1],
-            &indexes[..1],
-            |_| true,
-            1 << 20,
-            &budget(),
-        )
-        .unwrap();
-        assert_eq!((plan.slices(), plan.objects()), (4, 42));
-        let finished: Vec<_> = (0..3)
-            .map(|slice| plan.write(slice, &directory, &budget()).unwrap())
-            .collect();
-        let inodes: Vec<_> = finished
-            .iter()
-            .map(|name| inode(&directory, name))
-            .collect();
-        store.memory().finished.extend(finished.iter().cloned());
-
-        let maintained = store.maintain(&[retained], &budget()).unwrap();
-        assert!(maintained.rewritten, "{maintained:?}");
-        assert_eq!(maintained.packs, 4);
-        for (name, before) in finished.iter().zip(inodes) {
-            assert_eq!(inode(&directory, name), before);
+        let names = || -> BTreeSet<_> {
+            let packs = packs::list(&directory).unwrap();
+            packs.into_iter().map(|pack| pack.name).collect()
+        };
+        let old = names();
+        let mut finished = Vec::new();
+        for slices in 1..=3 {
+            let budget = budget().giving_way(Instant::now(), Default::default());
+            let maintained = store
+                .maintain_in_slices(&retained, &[], 1 << 20, &budget)
+                .unwrap();
+            assert!(maintained.rewritten && maintained.pending, "{maintained:?}");
+            assert_eq!(maintained.packs, old.len() + slices);
+            let known: BTreeSet<_> = finished.iter().map(|(name, _)| name).cloned().collect();
+            let new = names()
+                .into_iter()
+                .filter(|n| !old.contains(n) && !known.contains(n));
+            let new: Vec<_> = new
+                .map(|name| (name.clone(), inode(&directory, &name)))
+                .collect();
+            finished.extend(new);
         }
-        assert!(old.iter().all(|pack| {
-            !packs::list(&directory)
-                .unwrap()
-                .iter()
-                .any(|left| left.name == pack.name)
-        }));
+        // The last one takes no more than a slice.
+        let budget = budget().giving_way(Instant::now(), Default::default());
+        let maintained = store
+            .maintain_in_slices(&retained, &[], 1 << 20, &budget)
+            .unwrap();
+        assert!(
+            maintained.rewritten && !maintained.pending,
+            "{maintained:?}"
+        );
+        assert_eq!(maintained.packs, 4);
+        assert!(names().is_disjoint(&old));
+        for (name, before) in finished {
+            assert_eq!(inode(&directory, &name), before);
+        }
         assert!(super::super::has_whole_tree(
             &store.repository().unwrap(),
-            retained
+            retained[0]
         ));
         // All of it is needed: nothing is left to do.
-        let maintained = store.maintain(&[retained], &budget()).unwrap();
+        let maintained = store.maintain(&retained, &budget).unwrap();
         assert!(!maintained.rewritten && store.memory().finished.is_empty());
     }
 

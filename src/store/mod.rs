@@ -8,11 +8,14 @@
 //! reads objects opens [`Store::path`] and thereby sees the packs of that moment.
 
 mod copy;
+mod doomed;
 mod indexing;
 mod maintain;
+mod needed;
 mod output;
 mod packs;
 mod receive;
+mod tags;
 mod thin;
 
 use std::collections::{BTreeSet, HashSet};
@@ -22,11 +25,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use git2::{ObjectType, Oid, Reference, Repository, RepositoryInitOptions};
+use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 
 use crate::commit::Commit;
 use crate::error::{Reason, Stage, SyncError, excerpt};
-use crate::remote::Advertised;
 
 pub use maintain::{Borrower, Maintained};
 pub use receive::Receiving;
@@ -51,8 +53,6 @@ pub struct CommitInfo {
 
 /// The longest subject or author that is shown, in characters: git sets no limit.
 const MAX_SHOWN: usize = 256;
-/// The most tags that are fetched at once.
-const MAX_TAGS: usize = 1000;
 const TIPS: &str = "refs/gvr";
 /// The remote's tags, where anybody wants them; nothing else is in there.
 const PACKED_REFS: &str = "packed-refs";
@@ -133,53 +133,6 @@ impl Store {
         let mut haves = self.tips();
         haves.retain(|commit| has_root(&repository, *commit));
         haves
-    }
-
-    /// The annotated tags whose commits are here and whose own objects are not; not more than a
-    /// request can reasonably name.
-    pub fn missing_tags<'t>(&self, tags: &'t [Advertised]) -> Vec<&'t Advertised> {
-        let Ok(repository) = self.repository() else {
-            return Vec::new();
-        };
-        let Ok(odb) = repository.odb() else {
-            return Vec::new();
-        };
-        tags.iter()
-            .filter(|tag| tag.object != tag.commit)
-            .filter(|tag| odb.exists(tag.commit.oid()) && !odb.exists(tag.object.oid()))
-            .take(MAX_TAGS)
-            .collect()
-    }
-
-    /// Writes down the tags of the remote whose commits are here, in place of those from before.
-    /// A tag whose own object is not here stands for its commit directly.
-    ///
-    /// # Errors
-    /// Stage `fetch`: the disk does not take them.
-    pub fn set_tags(&self, tags: &[Advertised]) -> Result<(), SyncError> {
-        let disk =
-            |cause: io::Error| SyncError::disk(Stage::Fetch, "write into", &self.path, cause);
-        let Ok(repository) = self.repository() else {
-            return Ok(());
-        };
-        let Ok(odb) = repository.odb() else {
-            return Ok(());
-        };
-        let here = |id: Commit| odb.exists(id.oid());
-        let mut tags: Vec<_> = tags
-            .iter()
-            .filter(|tag| Reference::is_valid_name(&tag.name) && here(tag.commit))
-            .collect();
-        tags.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
-        for tag in tags {
-            if tag.object != tag.commit && here(tag.object) {
-                text.push_str(&format!("{} {}\n^{}\n", tag.object, tag.name, tag.commit));
-            } else {
-                text.push_str(&format!("{} {}\n", tag.commit, tag.name));
-            }
-        }
-        replace(&self.path.join(PACKED_REFS), text.as_bytes()).map_err(disk)
     }
 
     /// The commits whose parents are not here (gitformat-shallow).

@@ -31,6 +31,11 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<Pack>> {
     Ok(packs)
 }
 
+/// The bytes of packs and their indexes.
+pub(super) fn total(packs: &[Pack]) -> u64 {
+    packs.iter().map(|pack| pack.bytes).sum()
+}
+
 /// Removes whatever is not a complete pack: temporary files, locks, halves, empty files.
 pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     let pairs = pairs(dir)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::debug;
 
+use crate::budget::Budget;
 use crate::tree::{self, Share, TreeOptions};
 
 use super::Sync;
@@ -27,9 +28,9 @@ enum Progress {
 }
 
 impl Sync {
-    /// Links the files of the newest tree for the tree after it, for as long as `go_on` says so.
-    /// Returns whether something is left to do, which begins with housekeeping.
-    pub fn link_ahead(&mut self, go_on: &dyn Fn() -> bool) -> bool {
+    /// Links the files of the newest tree for the tree after it, until the budget gives way. Returns
+    /// whether something is left to do, which begins with housekeeping.
+    pub fn link_ahead(&mut self, budget: &Budget) -> bool {
         let options = &self.target.tree;
         let Some(disk) = &mut self.disk else {
             return false;
@@ -56,7 +57,7 @@ impl Sync {
         let Progress::Filling(spare) = &mut ahead.progress else {
             return false;
         };
-        match spare.fill(go_on) {
+        match spare.fill(&|| budget.check().is_ok() && !budget.gives_way()) {
             Ok(false) => true,
             Ok(true) => {
                 debug!(commit = %newest.revision.commit, "linked ahead");

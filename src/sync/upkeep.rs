@@ -61,17 +61,22 @@ impl Sync {
         };
         let pruned = disk.volume.prune(policy, &Moment::now(), budget)?;
         disk.refresh()?;
-        match shrink_store(&self.target, disk, self.irrelevant, budget) {
+        let shrinking = match shrink_store(&self.target, disk, self.irrelevant, budget) {
             // Readers do not need it; the next fetch starts it afresh.
-            Err(error) if error.reason == Reason::Store => warn!(
-                error = error.chain(),
-                "the object store is damaged; the next fetch mends it"
-            ),
+            Err(error) if error.reason == Reason::Store => {
+                warn!(
+                    error = error.chain(),
+                    "the object store is damaged; the next fetch mends it"
+                );
+                false
+            }
             other => other?,
-        }
+        };
         Ok(Upkeep {
             revisions: disk.known.len(),
-            again_in: if pruned.pending {
+            again_in: if shrinking || (pruned.pending && budget.gives_way()) {
+                Some(Duration::ZERO)
+            } else if pruned.pending {
                 Some(TRASH_RETRY)
             } else {
                 pruned.next
@@ -99,12 +104,13 @@ impl Sync {
 }
 
 /// Keeps in the store what the trees on the volume came from, and what the next fetch builds on.
+/// Returns whether something is left to do.
 fn shrink_store(
     target: &Target,
     disk: &Disk,
     irrelevant: Option<(Commit, u64)>,
     budget: &Budget,
-) -> Result<(), SyncError> {
+) -> Result<bool, SyncError> {
     let mut retained = Vec::new();
     for known in &disk.known {
         let commit = known.revision.commit;
@@ -125,6 +131,6 @@ fn shrink_store(
             boundary: store::boundary_of(&known.revision.path.join(".git")),
         })
         .collect();
-    disk.store.maintain_for(&retained, &borrowers, budget)?;
-    Ok(())
+    let maintained = disk.store.maintain_for(&retained, &borrowers, budget)?;
+    Ok(maintained.pending)
 }

@@ -95,7 +95,7 @@ impl Volume {
         format!("{first}.{}.{:08x}", memory.serial, fastrand::u32(..))
     }
 
-    /// Deletes from the trash until it is empty or the budget ends; true when something is left.
+    /// Deletes from the trash until it is empty, or the budget ends or gives way; true when something is left.
     pub(super) fn delete_trash(&self, budget: &Budget) -> io::Result<bool> {
         let trash = match open_directory(&self.gvr_fd, TRASH) {
             Ok(fd) => fd,
@@ -139,8 +139,17 @@ struct Remover<'a> {
     progress: bool,
 }
 
+/// Time to leave the rest for the next call.
+struct Stop;
+
+impl From<Interrupted> for Stop {
+    fn from(_: Interrupted) -> Self {
+        Self
+    }
+}
+
 impl Remover<'_> {
-    fn empty(&mut self, dir: &OwnedFd, depth: usize) -> Result<(), Interrupted> {
+    fn empty(&mut self, dir: &OwnedFd, depth: usize) -> Result<(), Stop> {
         // Reading a directory while deleting from it may skip names on some file systems.
         loop {
             let mut removed = false;
@@ -155,6 +164,9 @@ impl Remover<'_> {
                 self.steps = self.steps.wrapping_add(1);
                 if self.steps.is_multiple_of(64) {
                     self.budget.check()?;
+                    if self.budget.gives_way() {
+                        return Err(Stop);
+                    }
                 }
                 removed |= self.remove(dir, entry.file_name(), entry.file_type(), depth)?;
             }
@@ -175,7 +187,7 @@ impl Remover<'_> {
         name: &CStr,
         kind: FileType,
         depth: usize,
-    ) -> Result<bool, Interrupted> {
+    ) -> Result<bool, Stop> {
         let is_dir = match kind {
             FileType::Unknown => rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),

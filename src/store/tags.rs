@@ -1,0 +1,86 @@
+//! The remote's tags, for git commands in published trees: `git describe`, say.
+
+use std::collections::HashSet;
+use std::io;
+
+use git2::{Oid, Reference, Repository};
+
+use super::{PACKED_REFS, Store, replace};
+use crate::commit::Commit;
+use crate::error::{Stage, SyncError};
+use crate::remote::Advertised;
+
+/// The most tags that are fetched at once.
+const MAX_TAGS: usize = 1000;
+
+impl Store {
+    /// The annotated tags whose commits are here and whose own objects are not; not more than a
+    /// request can reasonably name.
+    pub fn missing_tags<'t>(&self, tags: &'t [Advertised]) -> Vec<&'t Advertised> {
+        let Ok(repository) = self.repository() else {
+            return Vec::new();
+        };
+        let Ok(odb) = repository.odb() else {
+            return Vec::new();
+        };
+        tags.iter()
+            .filter(|tag| tag.object != tag.commit)
+            .filter(|tag| odb.exists(tag.commit.oid()) && !odb.exists(tag.object.oid()))
+            .take(MAX_TAGS)
+            .collect()
+    }
+
+    /// Writes down the tags of the remote whose commits are here, in place of those from before.
+    /// A tag whose own object is not here stands for its commit directly.
+    ///
+    /// # Errors
+    /// Stage `fetch`: the disk does not take them.
+    pub fn set_tags(&self, tags: &[Advertised]) -> Result<(), SyncError> {
+        let disk =
+            |cause: io::Error| SyncError::disk(Stage::Fetch, "write into", &self.path, cause);
+        let Ok(repository) = self.repository() else {
+            return Ok(());
+        };
+        let Ok(odb) = repository.odb() else {
+            return Ok(());
+        };
+        let here = |id: Commit| odb.exists(id.oid());
+        let mut tags: Vec<_> = tags
+            .iter()
+            .filter(|tag| Reference::is_valid_name(&tag.name) && here(tag.commit))
+            .collect();
+        tags.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
+        for tag in tags {
+            if tag.object != tag.commit && here(tag.object) {
+                text.push_str(&format!("{} {}\n^{}\n", tag.object, tag.name, tag.commit));
+            } else {
+                text.push_str(&format!("{} {}\n", tag.commit, tag.name));
+            }
+        }
+        replace(&self.path.join(PACKED_REFS), text.as_bytes()).map_err(disk)
+    }
+
+    /// Adds the tag objects that stand for commits of the history.
+    pub(super) fn add_tags(
+        &self,
+        repository: &Repository,
+        history: &HashSet<Commit>,
+        live: &mut HashSet<Oid>,
+    ) -> Result<(), SyncError> {
+        let read = |cause| self.unreadable(cause);
+        for reference in repository.references_glob("refs/tags/*").map_err(read)? {
+            let mut chain = Vec::new();
+            let target = reference.map_err(read)?.target();
+            let mut object = target.and_then(|id| repository.find_object(id, None).ok());
+            while let Some(tag) = object.as_ref().and_then(|object| object.as_tag().cloned()) {
+                chain.push(tag.id());
+                object = tag.target().ok();
+            }
+            if object.is_some_and(|commit| history.contains(&commit.id().into())) {
+                live.extend(chain);
+            }
+        }
+        Ok(())
+    }
+}
