@@ -71,16 +71,22 @@ fn a_file_system_without_clones_is_said_once_and_the_files_are_copied() {
 
 #[test]
 fn a_file_that_a_consumer_altered_is_fresh_in_the_next_revision() {
-    let upstream = two_files();
-    let root = Root::new();
-    let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
-    sidecar.wait_for(&root, &upstream.tip("main"));
-    let altered = root.tree().join("dir/same");
-    fs::write(&altered, "SAME\n").unwrap();
-    let commit = upstream.commit(&[("new", "")]);
-    sidecar.wait_for(&root, &commit);
-    root.assert_published(&upstream, &commit);
-    assert_ne!(inode(&altered), inode(&root.tree().join("dir/same")));
+    for after_linking_ahead in [false, true] {
+        let upstream = two_files();
+        let root = Root::new();
+        let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
+        sidecar.wait_for(&root, &upstream.tip("main"));
+        if after_linking_ahead {
+            sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+        }
+        let altered = root.tree().join("dir/same");
+        fs::write(&altered, "SAME\n").unwrap();
+        let commit = upstream.commit(&[("new", "")]);
+        sidecar.wait_for(&root, &commit);
+        root.assert_published(&upstream, &commit);
+        assert_ne!(inode(&altered), inode(&root.tree().join("dir/same")));
+        assert_eq!(fs::read(altered).unwrap(), b"SAME\n");
+    }
 }
 
 #[test]
@@ -103,22 +109,6 @@ fn what_was_linked_ahead_becomes_the_next_tree() {
     // Whoever runs once has no use for it.
     Launch::one_time(&upstream.url(), &root).succeed();
     assert_eq!(fs::read_dir(root.state("spare")).unwrap().count(), 0);
-}
-
-#[test]
-fn a_file_that_is_altered_after_it_was_linked_ahead_is_fresh_in_the_next_revision() {
-    let upstream = two_files();
-    let root = Root::new();
-    let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
-    sidecar.wait_for(&root, &upstream.tip("main"));
-    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
-    let altered = root.tree().join("dir/same");
-    fs::write(&altered, "SAME\n").unwrap();
-    let commit = upstream.commit(&[("new", "")]);
-    sidecar.wait_for(&root, &commit);
-    root.assert_published(&upstream, &commit);
-    assert_ne!(inode(&altered), inode(&root.tree().join("dir/same")));
-    assert_eq!(fs::read(altered).unwrap(), b"SAME\n");
 }
 
 #[test]
