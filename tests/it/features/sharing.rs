@@ -122,6 +122,27 @@ fn a_file_that_is_altered_after_it_was_linked_ahead_is_fresh_in_the_next_revisio
 }
 
 #[test]
+fn what_was_linked_ahead_goes_with_its_revision() {
+    let upstream = two_files();
+    let first = upstream.tip("main");
+    let root = Root::new();
+    let mut sidecar = Launch::new(&upstream.url(), &root)
+        .flag("keep", "0")
+        .flag("stale-timeout", "2s")
+        .spawn();
+    sidecar.wait_for(&root, &first);
+    let second = upstream.commit(&[("dir/gone", "gone")]);
+    sidecar.wait_for(&root, &second);
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    // Back to a tree that is still there: the newest one is removed, and none takes its place.
+    upstream.force_push("main", &first);
+    sidecar.wait_for(&root, &first);
+    sidecar.wait_while_alive("the other tree and its links to be gone", |_| {
+        root.revisions().len() == 1 && root.litter(&[]).is_empty() && root.is_linked_ahead()
+    });
+}
+
+#[test]
 fn nothing_is_linked_ahead_on_a_full_disk_or_without_hard_links() {
     let upstream = Upstream::new();
     let files: Vec<_> = (0..50)
