@@ -143,6 +143,18 @@ fn what_was_linked_ahead_goes_with_its_revision() {
 }
 
 #[test]
+fn links_are_made_ahead_once_a_remote_that_was_away_is_back() {
+    let upstream = two_files();
+    let root = Root::new();
+    Launch::one_time(&upstream.url(), &root).succeed();
+    upstream.remove();
+    let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
+    sidecar.wait_for_log("the sync failed");
+    upstream.restore();
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+}
+
+#[test]
 fn nothing_is_linked_ahead_on_a_full_disk_or_without_hard_links() {
     let upstream = Upstream::new();
     let files: Vec<_> = (0..50)
