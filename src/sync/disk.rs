@@ -85,6 +85,19 @@ impl Disk {
         }
     }
 
+    /// Gives the room of what was made ready for the next tree to the one that needs it now; whether
+    /// there was any.
+    pub fn make_room(&mut self, budget: &Budget) -> bool {
+        self.ahead = None;
+        match self.volume.delete_spares(budget) {
+            Ok(made) => made && self.refresh().is_ok(),
+            Err(error) => {
+                debug!(%error, "what was linked ahead makes no room");
+                false
+            }
+        }
+    }
+
     /// Points readers at a complete tree.
     pub fn publish(&mut self, revision: &Revision, report: &mut Report) -> Result<(), SyncError> {
         report.time(Stage::Publish, || self.volume.publish(revision))?;

@@ -155,6 +155,29 @@ fn links_are_made_ahead_once_a_remote_that_was_away_is_back() {
 }
 
 #[test]
+fn what_was_linked_ahead_gives_way_to_a_tree_that_has_no_room_beside_it() {
+    let upstream = Upstream::new();
+    let tree = |name: &str| -> Vec<_> {
+        (0..50)
+            .map(|n| Change::file(format!("{name}{n}/file"), "content"))
+            .collect()
+    };
+    let first = upstream.commit_changes("main", &tree("before"));
+    let disk = crate::support::full_disk::FullDisk::new(16 << 10);
+    let root = Root::at(&disk.path().join("root"));
+    let mut sidecar = Launch::new(&upstream.url(), &root).http().spawn();
+    sidecar.wait_for(&root, &first);
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    // More than the store needs, less than the new tree: with its 101 paths, the spare has room.
+    disk.leave_inodes(60);
+    let commit = upstream.rewrite_from_nothing("main", &tree("after"));
+    sidecar.wait_for(&root, &commit);
+    root.assert_published(&upstream, &commit);
+    let failed = [("outcome", "error")];
+    assert_eq!(sidecar.metric("gvr_syncs_total", &failed), 0.0);
+}
+
+#[test]
 fn nothing_is_linked_ahead_on_a_full_disk_or_without_hard_links() {
     let upstream = Upstream::new();
     let files: Vec<_> = (0..50)
