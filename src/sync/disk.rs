@@ -69,7 +69,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes away what was made ready for a tree that was built meanwhile.
+    /// Takes away what was made ready for a tree that was built meanwhile, or by an earlier life.
     pub fn drop_old_spares(&mut self) {
         let newest = self.newest().map(|newest| newest.revision.n);
         if self.ahead.as_ref().map(Ahead::of) != newest {
@@ -81,7 +81,7 @@ impl Disk {
     /// Takes away what was made ready for the next tree.
     pub fn drop_spares(&self) {
         if let Err(error) = self.volume.drop_spares() {
-            debug!(%error, "the next start removes what was linked ahead");
+            debug!(%error, "what was linked ahead stays for now");
         }
     }
 
