@@ -170,6 +170,8 @@ impl Supervisor {
         self.embargo = None;
         if self.failures > 0 {
             info!(failures = self.failures, "syncing again");
+            // Nothing was linked ahead meanwhile, which begins with housekeeping.
+            self.housekeeping_due = Some(Instant::now());
         }
         // A file of an earlier life is cleared by the first success.
         let cleared = self.failures > 0 || self.board.snapshot().last_success.is_none();

@@ -187,6 +187,16 @@ impl Sync {
                         "the remote moved since the poll; polling again"
                     );
                 }
+                // There is nothing of it left to be given up a second time.
+                Err(error)
+                    if error.reason == Reason::Disk
+                        && opened(&mut self.disk)?.make_room(budget) =>
+                {
+                    debug!(
+                        error = error.chain(),
+                        "what was linked ahead gives way; trying again"
+                    );
+                }
                 other => return other,
             }
         }

@@ -42,7 +42,12 @@ impl Sync {
             return false;
         };
         let n = newest.revision.n;
-        if disk.ahead.as_ref().is_none_or(|ahead| ahead.of != n) {
+        if disk.ahead.as_ref().is_some_and(|ahead| ahead.of != n) {
+            // Its revision was removed just now. To leave it to make_spare() would leave the files
+            // in the trash, on the disk, until something else needs housekeeping.
+            return true;
+        }
+        if disk.ahead.is_none() {
             disk.ahead = match Ahead::begin(disk, &newest, options) {
                 Ok(ahead) => Some(ahead),
                 Err(error) => {

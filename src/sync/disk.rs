@@ -69,7 +69,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes away what was made ready for a tree that was built meanwhile.
+    /// Takes away what was made ready for a tree that was built meanwhile, or by an earlier life.
     pub fn drop_old_spares(&mut self) {
         let newest = self.newest().map(|newest| newest.revision.n);
         if self.ahead.as_ref().map(Ahead::of) != newest {
@@ -81,7 +81,20 @@ impl Disk {
     /// Takes away what was made ready for the next tree.
     pub fn drop_spares(&self) {
         if let Err(error) = self.volume.drop_spares() {
-            debug!(%error, "the next start removes what was linked ahead");
+            debug!(%error, "what was linked ahead stays for now");
+        }
+    }
+
+    /// Gives the room of what was made ready for the next tree to the one that needs it now; whether
+    /// there was any.
+    pub fn make_room(&mut self, budget: &Budget) -> bool {
+        self.ahead = None;
+        match self.volume.delete_spares(budget) {
+            Ok(made) => made && self.refresh().is_ok(),
+            Err(error) => {
+                debug!(%error, "what was linked ahead makes no room");
+                false
+            }
         }
     }
 

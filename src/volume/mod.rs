@@ -194,15 +194,29 @@ impl Volume {
         Ok(self.gvr.join(name))
     }
 
-    /// Moves what is left of spares to the trash.
+    /// Moves what is left of spares to the trash; whether there was something.
     ///
     /// # Errors
     /// When the directory that they are in cannot be read.
-    pub fn drop_spares(&self) -> io::Result<()> {
+    pub fn drop_spares(&self) -> io::Result<bool> {
+        let mut moved = false;
         for name in self.names(SPARE)? {
-            self.discard(SPARE, &name);
+            moved |= self.discard(SPARE, &name);
         }
-        Ok(())
+        Ok(moved)
+    }
+
+    /// Deletes what is left of spares, for somebody who waits for the room; whether there was
+    /// something.
+    ///
+    /// # Errors
+    /// When one of the directories concerned cannot be read.
+    pub fn delete_spares(&self, budget: &Budget) -> io::Result<bool> {
+        let moved = self.drop_spares()?;
+        if moved {
+            self.delete_trash(budget)?;
+        }
+        Ok(moved)
     }
 
     /// Where the object store belongs.

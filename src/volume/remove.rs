@@ -24,8 +24,9 @@ const DEPTH: usize = 32;
 const MEASURED_DEPTH: usize = 256;
 
 impl Volume {
-    /// Removes what earlier lives left: stages, spares, links that were never flipped, revisions without
-    /// a tree or a manifest. What the link shows stays, whatever its state.
+    /// Removes what earlier lives left: stages, links that were never flipped, revisions without
+    /// a tree or a manifest. What the link shows stays, whatever its state; spares are left to
+    /// housekeeping: the first poll need not wait until a whole tree of links is gone.
     pub(super) fn sweep(&self, budget: &Budget) -> Result<(), SyncError> {
         let failed = |cause| SyncError::disk(Stage::Start, "sweep", &self.gvr, cause);
         // Before the names that tell it are gone.
@@ -34,7 +35,6 @@ impl Volume {
         for name in self.names(STAGING).map_err(failed)? {
             self.discard(STAGING, &name);
         }
-        self.drop_spares().map_err(failed)?;
         if let Err(cause) = self.sweep_beside_link() {
             tracing::warn!(directory = %self.link_parent.display(), error = %cause, "cannot sweep");
         }

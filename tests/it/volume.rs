@@ -616,6 +616,26 @@ fn a_retirement_nobody_wrote_down_starts_when_it_is_found() {
 }
 
 #[test]
+fn opening_does_not_wait_until_the_links_of_an_earlier_life_are_gone() {
+    let place = Place::new(PublishMode::Symlink);
+    let volume = place.open().unwrap();
+    let revision = publish(&volume, 1);
+    let spare = volume.make_spare(revision.n).unwrap();
+    fs::hard_link(revision.path.join("file"), spare.join("file")).unwrap();
+    drop(volume);
+    let volume = place.open().unwrap();
+    assert!(spare.join("file").exists());
+    assert!(volume.drop_spares().unwrap());
+    assert!(!volume.drop_spares().unwrap());
+    let policy = Prune {
+        keep: 0,
+        stale_timeout: Duration::ZERO,
+    };
+    volume.prune(policy, &Moment::now(), &budget()).unwrap();
+    place.assert_no_debris();
+}
+
+#[test]
 fn pruning_without_a_link_spares_one_more() {
     let place = Place::new(PublishMode::Symlink);
     let volume = place.open().unwrap();

@@ -112,6 +112,62 @@ fn what_was_linked_ahead_becomes_the_next_tree() {
 }
 
 #[test]
+fn what_was_linked_ahead_goes_with_its_revision() {
+    let upstream = two_files();
+    let first = upstream.tip("main");
+    let root = Root::new();
+    let mut sidecar = Launch::new(&upstream.url(), &root)
+        .flag("keep", "0")
+        .flag("stale-timeout", "2s")
+        .spawn();
+    sidecar.wait_for(&root, &first);
+    let second = upstream.commit(&[("dir/gone", "gone")]);
+    sidecar.wait_for(&root, &second);
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    // Back to a tree that is still there: the newest one is removed, and none takes its place.
+    upstream.force_push("main", &first);
+    sidecar.wait_for(&root, &first);
+    sidecar.wait_while_alive("the other tree and its links to be gone", |_| {
+        root.revisions().len() == 1 && root.litter(&[]).is_empty() && root.is_linked_ahead()
+    });
+}
+
+#[test]
+fn links_are_made_ahead_once_a_remote_that_was_away_is_back() {
+    let upstream = two_files();
+    let root = Root::new();
+    Launch::one_time(&upstream.url(), &root).succeed();
+    upstream.remove();
+    let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
+    sidecar.wait_for_log("the sync failed");
+    upstream.restore();
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+}
+
+#[test]
+fn what_was_linked_ahead_gives_way_to_a_tree_that_has_no_room_beside_it() {
+    let upstream = Upstream::new();
+    let tree = |name: &str| -> Vec<_> {
+        (0..50)
+            .map(|n| Change::file(format!("{name}{n}/file"), "content"))
+            .collect()
+    };
+    let first = upstream.commit_changes("main", &tree("before"));
+    let disk = crate::support::full_disk::FullDisk::new(16 << 10);
+    let root = Root::at(&disk.path().join("root"));
+    let mut sidecar = Launch::new(&upstream.url(), &root).http().spawn();
+    sidecar.wait_for(&root, &first);
+    sidecar.wait_while_alive("the links to be made", |_| root.is_linked_ahead());
+    // More than the store needs, less than the new tree: with its 101 paths, the spare has room.
+    disk.leave_inodes(60);
+    let commit = upstream.rewrite_from_nothing("main", &tree("after"));
+    sidecar.wait_for(&root, &commit);
+    root.assert_published(&upstream, &commit);
+    let failed = [("outcome", "error")];
+    assert_eq!(sidecar.metric("gvr_syncs_total", &failed), 0.0);
+}
+
+#[test]
 fn nothing_is_linked_ahead_on_a_full_disk_or_without_hard_links() {
     let upstream = Upstream::new();
     let files: Vec<_> = (0..50)
