@@ -178,12 +178,11 @@ impl Volume {
     }
 
     /// A new, empty directory for links to the files of revision `n`, on their file system; nobody
-    /// but the next build looks into it. There is only ever one.
+    /// but the next build looks into it.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When it is there already, or the disk does not take it.
     pub fn make_spare(&self, n: u64) -> io::Result<PathBuf> {
-        self.drop_spares()?;
         let name = format!("{SPARE}/{}", dir_name(n));
         let mode = Mode::from_raw_mode(0o755);
         match rustix::fs::mkdirat(&self.gvr_fd, SPARE, mode) {

@@ -81,7 +81,7 @@ impl Directory {
         let Some(spare) = &roots.spare else {
             return Ok(());
         };
-        let Some(found) = open(spare, None, &self.path)? else {
+        let Ok(Some(found)) = open(spare, None, &self.path) else {
             return Ok(());
         };
         let name = leaf(&self.path);

@@ -27,6 +27,8 @@ pub struct Spare {
     roots: Arc<Roots>,
     /// Blocks of the manifest that are left, with the paths of their directories.
     waiting: Vec<(u32, Vec<u8>)>,
+    /// Whether there is any link yet.
+    linked: bool,
 }
 
 impl Spare {
@@ -51,6 +53,7 @@ impl Spare {
                 open: AtomicUsize::new(0),
             }),
             waiting: vec![(0, Vec::new())],
+            linked: false,
         })
     }
 
@@ -58,7 +61,7 @@ impl Spare {
     /// every directory, or every few hundred files of a large one.
     ///
     /// # Errors
-    /// When the disk is full, or a file cannot be linked: others will not be either.
+    /// When the disk is full or fails, or not even the first file can be linked.
     pub fn fill(&mut self, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
         while go_on() {
             let Some((number, path)) = self.waiting.pop() else {
@@ -84,7 +87,12 @@ impl Spare {
             match entry.kind {
                 Kind::File | Kind::Executable | Kind::Symlink => {
                     match files::link(base, directory.destination()?, entry.name) {
-                        Ok(()) | Err(Errno::NOENT) => {}
+                        Ok(()) => self.linked = true,
+                        // Readers took it away.
+                        Err(Errno::NOENT) => {}
+                        // This file may have too many links, or be a reader's; if it is the first,
+                        // it is the same with all.
+                        Err(Errno::PERM | Errno::ACCESS | Errno::MLINK) if self.linked => {}
                         Err(error) => return Err(error.into()),
                     }
                 }

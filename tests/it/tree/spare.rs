@@ -120,3 +120,23 @@ fn a_spare_that_is_not_there_or_not_wanted_is_done_without() {
         fs::remove_dir_all(tree.parent().unwrap()).unwrap();
     }
 }
+
+#[test]
+fn one_file_that_cannot_be_linked_is_not_in_the_others_way() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c/file", "top"] {
+        bench.origin.put(name, "content");
+    }
+    let first = bench.origin.commit();
+    let (before, _) = bench.build(first, &TreeOptions::default());
+    bench.origin.put("top", "2");
+    let second = bench.origin.commit();
+    fs::remove_file(before.join("b")).unwrap();
+    fs::create_dir(before.join("b")).unwrap();
+    let spare = bench.spare();
+    let linked = ["a", "b", "c/file"].map(|path| spare.join(path).exists());
+    assert_eq!(linked, [true, false, true]);
+    let (tree, built) = bench.build_from(&spare, second, &TreeOptions::default());
+    assert_same(&snapshot(&tree), &bench.gits(second));
+    assert_eq!((built.files_shared, built.files_written), (2, 2));
+}
