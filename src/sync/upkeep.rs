@@ -61,7 +61,7 @@ impl Sync {
         };
         let pruned = disk.volume.prune(policy, &Moment::now(), budget)?;
         disk.refresh()?;
-        let shrinking = match shrink_store(&self.target, disk, self.irrelevant, budget) {
+        let unfinished = match shrink_store(&self.target, disk, self.irrelevant, budget) {
             // Readers do not need it; the next fetch starts it afresh.
             Err(error) if error.reason == Reason::Store => {
                 warn!(
@@ -74,7 +74,7 @@ impl Sync {
         };
         Ok(Upkeep {
             revisions: disk.known.len(),
-            again_in: if shrinking || (pruned.pending && budget.gives_way()) {
+            again_in: if unfinished || (pruned.pending && budget.gives_way()) {
                 Some(Duration::ZERO)
             } else if pruned.pending {
                 Some(TRASH_RETRY)
