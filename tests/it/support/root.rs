@@ -140,8 +140,11 @@ impl Root {
         keep(self.path.clone(), &expected);
         keep(self.state("staging"), &|_| false);
         keep(self.state("trash"), &|_| false);
-        let newest = self.revisions().pop().map(|(n, _)| format!("{n:06}"));
-        keep(self.state("spare"), &|name| Some(name) == newest.as_deref());
+        // That of an older revision goes with the next housekeeping.
+        let revisions = self.revisions();
+        keep(self.state("spare"), &|name| {
+            revisions.iter().any(|(n, _)| name == format!("{n:06}"))
+        });
         keep(self.state("store.git/objects/pack"), &|name| {
             name.starts_with("pack-")
         });
