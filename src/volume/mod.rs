@@ -183,13 +183,9 @@ impl Volume {
     /// # Errors
     /// When it is there already, or the disk does not take it.
     pub fn make_spare(&self, n: u64) -> io::Result<PathBuf> {
+        self.make_rooms().map_err(io::Error::other)?;
         let name = format!("{SPARE}/{}", dir_name(n));
-        let mode = Mode::from_raw_mode(0o755);
-        match rustix::fs::mkdirat(&self.gvr_fd, SPARE, mode) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(cause) => return Err(cause.into()),
-        }
-        rustix::fs::mkdirat(&self.gvr_fd, &name, mode)?;
+        rustix::fs::mkdirat(&self.gvr_fd, &name, Mode::from_raw_mode(0o755))?;
         Ok(self.gvr.join(name))
     }
 
@@ -382,7 +378,7 @@ impl Volume {
     }
 
     fn make_rooms(&self) -> Result<(), SyncError> {
-        for room in [STAGING, REVISIONS, TRASH] {
+        for room in [STAGING, SPARE, REVISIONS, TRASH] {
             match rustix::fs::mkdirat(&self.gvr_fd, room, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(cause) => {
