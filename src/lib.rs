@@ -51,26 +51,17 @@
 //! `<n>` only grows. The final name means "complete". The disk is the only state: every cycle reads
 //! it again, so a kill at any instruction is an ordinary start.
 
-pub mod budget;
+pub mod app;
+pub mod base;
 pub mod cli;
-pub mod commit;
 pub mod config;
-pub mod error;
-pub mod healthcheck;
-pub mod hooks;
-pub mod logging;
 pub mod manifest;
-pub mod metrics;
+pub mod notify;
+pub mod observe;
 mod pack;
-pub mod process;
 pub mod remote;
-pub mod repo_url;
-pub mod secret;
 pub mod serve;
-pub mod status;
 pub mod store;
-pub mod supervisor;
-pub mod sync;
+pub mod target;
 pub mod tree;
 pub mod volume;
-pub mod wake;

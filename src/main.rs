@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use git_volume_reloader::cli::{Cli, Command};
+use git_volume_reloader::app::{self, healthcheck, logging};
+use git_volume_reloader::cli::{self, Cli, Command};
 use git_volume_reloader::config::{Config, LogConfig};
-use git_volume_reloader::{cli, healthcheck, logging, process};
 
 /// Bad usage or configuration.
 const USAGE: u8 = 2;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(asked) if !asked.use_stderr() => asked.exit(),
-        Err(error) => return process::last_words(USAGE, &cli::usage(error)),
+        Err(error) => return app::last_words(USAGE, &cli::usage(error)),
     };
     if let Some(Command::Healthcheck {
         probe,
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             // A probe's last words are not those of the container that it runs in.
             Err(error) => {
-                process::complain(&error.to_string());
+                app::complain(&error.to_string());
                 ExitCode::FAILURE
             }
         };
@@ -36,8 +36,8 @@ fn main() -> ExitCode {
     match resolved {
         Ok((log, config)) => {
             logging::install(log);
-            process::run(config)
+            app::run(config)
         }
-        Err(error) => process::last_words(USAGE, &error.to_string()),
+        Err(error) => app::last_words(USAGE, &error.to_string()),
     }
 }

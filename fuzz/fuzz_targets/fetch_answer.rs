@@ -1,7 +1,7 @@
 //! A pack comes out of an answer whole, however the answer is cut, in every dialect.
 #![no_main]
 
-use git_volume_reloader::error::SyncError;
+use git_volume_reloader::base::error::SyncError;
 use git_volume_reloader::remote::protocol::{
     Dialect, FetchAnswer, V0Capabilities, V2Capabilities, fetch_request,
 };

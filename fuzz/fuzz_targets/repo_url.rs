@@ -1,7 +1,7 @@
 //! An address is taken apart without a panic, and printed without its password.
 #![no_main]
 
-use git_volume_reloader::repo_url::RepoUrl;
+use git_volume_reloader::base::repo_url::RepoUrl;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

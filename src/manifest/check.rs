@@ -8,8 +8,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::format::{Entry, Kind, Manifest};
-use crate::budget::Budget;
-use crate::error::{Stage, SyncError, printable};
+use crate::base::budget::Budget;
+use crate::base::error::{Stage, SyncError};
+use crate::base::text::printable;
 
 /// Compares type, size, modification time and permission bits of every file, the target of every
 /// link, and the presence of every directory with the manifest. Returns the first damage, as a

@@ -2,7 +2,7 @@
 //! are too large to be in memory.
 //!
 //! For [`store`](crate::store), which writes packs, and [`tree`](crate::tree) and the local
-//! [`remote`](crate::remote), which read from them. It does not say which packs a store has or
+//! `remote`, which read from them. It does not say which packs a store has or
 //! should have, resolves no deltas, reads no loose objects, and does not hash: libgit2 does that.
 
 pub(crate) mod entry;

@@ -19,9 +19,9 @@ use git2::{
 use ring::digest;
 
 use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
-use crate::budget::{Budget, Interrupted};
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::{Budget, Interrupted};
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::pack::{LARGE, Whole, entry};
 
 /// A repository by its path: bare, a work tree, or a linked work tree; shallow ones too.

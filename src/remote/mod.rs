@@ -11,12 +11,13 @@ pub mod ssh;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
-use crate::repo_url::RepoUrl;
-use crate::secret::Secret;
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::repo_url::RepoUrl;
+use crate::base::secret::Secret;
 
+pub use crate::base::transfer::{Advertised, Fetched, PackSink};
 pub use http::HttpRemote;
 pub use local::LocalRemote;
 pub use ssh::SshRemote;
@@ -43,17 +44,6 @@ impl fmt::Display for RefName {
             Self::Commit(commit) => commit.fmt(f),
         }
     }
-}
-
-/// A ref as the remote has it now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advertised {
-    /// The full name: `refs/heads/main` also when `HEAD` was asked for and is symbolic.
-    pub name: String,
-    /// What the ref holds: a commit, or an annotated tag. This is what a fetch must want.
-    pub object: Commit,
-    /// The commit it stands for: the tag peeled.
-    pub commit: Commit,
 }
 
 /// The remote's answer to a poll. That a ref does not exist is an answer, not an error.
@@ -89,29 +79,6 @@ pub struct FetchRequest<'a> {
     /// With a depth, git's servers take the trees of `haves` for known only then: without it, the
     /// smallest change brings everything. The receiver has to complete such a pack.
     pub thin: bool,
-}
-
-/// What a fetch brought, besides the pack.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fetched {
-    /// Bytes of pack data received.
-    pub bytes: u64,
-    /// Commits that are now shallow (gitprotocol-v2, "shallow-info").
-    pub shallow: Vec<Commit>,
-    /// Commits that are no longer shallow.
-    pub unshallow: Vec<Commit>,
-}
-
-/// Where a fetched pack goes. Implemented by the store.
-pub trait PackSink {
-    /// Takes the next bytes of the pack.
-    ///
-    /// # Errors
-    /// When the pack is damaged or too large, or the disk does not take it.
-    fn write(&mut self, chunk: &[u8]) -> Result<(), SyncError>;
-
-    /// A line that the remote wants its user to see (sideband 2), raw.
-    fn progress(&mut self, _line: &[u8]) {}
 }
 
 /// A connection to one upstream repository. Connections are opened when needed and kept.

@@ -16,7 +16,7 @@ use super::limits::{
 };
 use super::nudge::Gate;
 use super::routes::{Reply, Route, route};
-use crate::metrics::Provider;
+use crate::observe::metrics::Provider;
 
 /// Reads of one client before the others have their turn.
 const READS_A_TURN: usize = 4;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// Connections that are open at once; another one takes the place of the least deserving.
 pub const MAX_CONNECTIONS: usize = 64;

@@ -30,10 +30,10 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::error::{Reason, Stage, SyncError};
-use crate::metrics::Metrics;
-use crate::status::Board;
-use crate::wake::Wake;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::wake::Wake;
+use crate::observe::metrics::Metrics;
+use crate::observe::status::Board;
 use bind::Bind;
 use connection::{Connection, Context, Next, Rank};
 use limits::{MAX_CONNECTIONS, MAX_HEAD};

@@ -14,9 +14,9 @@ use rustix::fs::{Mode, OFlags};
 
 use super::limits::Head;
 use super::routes::Reply;
-use crate::metrics::{Metrics, NudgeOutcome, Provider};
-use crate::secret::Secret;
-use crate::wake::Wake;
+use crate::base::secret::Secret;
+use crate::base::wake::Wake;
+use crate::observe::metrics::{Metrics, NudgeOutcome, Provider};
 
 /// At most one poll in this time comes from nudges.
 pub const INTERVAL: Duration = Duration::from_secs(1);

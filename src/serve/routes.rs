@@ -8,8 +8,8 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 use super::Shared;
 use super::limits::{Head, Method, Refusal};
-use crate::metrics;
-use crate::status::Snapshot;
+use crate::observe::metrics;
+use crate::observe::status::Snapshot;
 
 /// Every path that is served, with the methods it takes and what it is for.
 pub const ROUTES: [(&str, &str, &str); 5] = [

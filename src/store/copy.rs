@@ -16,7 +16,7 @@ use git2::{ErrorClass, Oid};
 use super::indexing::system_error;
 use super::output::Output;
 use super::packs::{self, Pack};
-use crate::budget::{Budget, Interrupted};
+use crate::base::budget::{Budget, Interrupted};
 use crate::pack::Index;
 use crate::pack::entry::{self, Base};
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use git2::{Indexer, Odb};
 
-use crate::budget::Budget;
+use crate::base::budget::Budget;
 
 /// A pack on its way to the disk.
 #[must_use = "nothing is kept before commit()"]

@@ -24,9 +24,9 @@ use super::copy::{Failure, Plan};
 use super::doomed::{self, SLACK};
 use super::packs::{self, Pack, total};
 use super::{Store, remove_if_there};
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::pack::Index;
 
 /// The state of the store after maintenance.
@@ -344,7 +344,7 @@ mod tests {
     use git2::{Buf, Repository, Signature};
 
     use super::*;
-    use crate::remote::{Fetched, PackSink};
+    use crate::base::transfer::{Fetched, PackSink};
 
     fn budget() -> Budget {
         let minute = Duration::from_secs(60);

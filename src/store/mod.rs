@@ -27,8 +27,9 @@ use std::time::{Duration, SystemTime};
 
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError, excerpt};
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::excerpt;
 
 pub use maintain::{Borrower, Maintained};
 pub use receive::Receiving;

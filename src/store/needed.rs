@@ -7,9 +7,9 @@ use std::collections::{BTreeSet, HashSet};
 use git2::{Oid, Repository};
 
 use super::{Store, each_entry};
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
 
 /// The longest history whose every tree is looked at.
 const HISTORY: usize = 1000;

@@ -8,7 +8,7 @@ use std::path::Path;
 use ring::digest;
 
 use super::indexing::Indexing;
-use crate::budget::Budget;
+use crate::base::budget::Budget;
 
 /// A pack on its way to the disk.
 #[must_use = "nothing is kept before finish()"]

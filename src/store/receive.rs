@@ -13,10 +13,10 @@ use git2::{ErrorClass, ErrorCode, Odb};
 use super::indexing::{Indexing, system_error};
 use super::thin::Spool;
 use super::{Store, has_root, packs};
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError, shortage};
-use crate::remote::{Fetched, PackSink};
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError, shortage};
+use crate::base::transfer::{Fetched, PackSink};
 
 /// The writing end of a fetch.
 #[must_use = "nothing is kept before finish()"]

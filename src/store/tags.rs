@@ -6,9 +6,9 @@ use std::io;
 use git2::{Oid, Reference, Repository};
 
 use super::{PACKED_REFS, Store, replace};
-use crate::commit::Commit;
-use crate::error::{Stage, SyncError};
-use crate::remote::Advertised;
+use crate::base::commit::Commit;
+use crate::base::error::{Stage, SyncError};
+use crate::base::transfer::Advertised;
 
 /// The most tags that are fetched at once.
 const MAX_TAGS: usize = 1000;

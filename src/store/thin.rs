@@ -20,7 +20,7 @@ use git2::{Odb, Oid};
 use ring::digest;
 
 use super::output::Output;
-use crate::budget::Budget;
+use crate::base::budget::Budget;
 use crate::pack::entry::{self, Base};
 
 /// A thin pack that was put aside.

@@ -6,8 +6,8 @@ use git2::{Odb, Oid};
 
 use super::objects::{self, EntryMode, Objects};
 use super::sparse::Sparse;
-use crate::commit::Commit;
-use crate::error::SyncError;
+use crate::base::commit::Commit;
+use crate::base::error::SyncError;
 
 /// Whether anything that the patterns take in differs between two commits of the store.
 ///

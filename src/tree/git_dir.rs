@@ -17,8 +17,8 @@ use rustix::fs::{AtFlags, CWD};
 use super::BuildRequest;
 use super::files;
 use super::objects::{self, Objects};
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
 
 /// `GIT_INDEX_ENTRY_SKIP_WORKTREE`: the path is left out on purpose.
 const SKIP_WORKTREE: u16 = 1 << 14;

@@ -39,9 +39,9 @@ use std::path::Path;
 
 use git2::{ConfigLevel, ObjectType, Oid};
 
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::SyncError;
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::SyncError;
 
 /// How a file that did not change comes from the base revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
 
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::pack::Whole;
 
 /// Largest tree object that is read: some two million names.

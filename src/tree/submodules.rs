@@ -13,9 +13,10 @@ use git2::{Odb, Oid};
 use super::gitmodules::{self, BadLine, Module};
 use super::objects::{self, EntryMode, Objects};
 use super::{SubmoduleMode, TreeOptions};
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError, printable};
-use crate::repo_url::RepoUrl;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::repo_url::RepoUrl;
+use crate::base::text::printable;
 
 /// A submodule that the tree is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

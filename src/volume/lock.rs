@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::budget::{Budget, Interrupted};
-use crate::error::{Reason, Stage, SyncError, printable};
+use crate::base::budget::{Budget, Interrupted};
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
 
 /// A held lock.
 #[derive(Debug)]

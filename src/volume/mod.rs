@@ -40,9 +40,9 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
 
 use lock::Lock;
 pub use retire::{Moment, Prune, Pruned};

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::scan::{Slot, Swap};
 use super::{PublishMode, RETIRED, REVISIONS, Revision, SWAP, TRASH, Volume, dir_name};
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 
 impl Volume {
     /// Makes `revision` what readers see, in one atomic step.

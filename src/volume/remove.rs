@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use super::scan::Slot;
 use super::{OPENING_SWEEP, REVISIONS, STAGING, TRASH, Volume};
-use crate::budget::{Budget, Interrupted};
-use crate::error::{Stage, SyncError};
+use crate::base::budget::{Budget, Interrupted};
+use crate::base::error::{Stage, SyncError};
 
 /// Directories deeper than this are moved up before they are emptied.
 const DEPTH: usize = 32;

@@ -11,8 +11,8 @@ use rustix::time::ClockId;
 
 use super::scan::Slot;
 use super::{RETIRED, REVISIONS, Volume, dir_name};
-use crate::budget::Budget;
-use crate::error::{Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Stage, SyncError};
 
 /// What must stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

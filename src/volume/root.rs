@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Layout;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 
 /// A root that passed every check that needs no lock.
 pub(super) struct Opened {

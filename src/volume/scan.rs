@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{MANIFEST, REVISIONS, Revision, SWAP, Volume, number};
-use crate::commit::Commit;
+use crate::base::commit::Commit;
 
 /// One directory of `revisions`, as found.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{LAST, MANIFEST, REVISIONS, Revision, STAGING, TRASH, Volume, dir_name, number};
-use crate::commit::Commit;
-use crate::error::{Stage, SyncError};
+use crate::base::commit::Commit;
+use crate::base::error::{Stage, SyncError};
 
 /// A directory under construction, invisible to readers. Dropping it removes it; only
 /// [`Staged::seal`] makes a [`Revision`] of it, and only that can be published.

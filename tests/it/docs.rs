@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use git_volume_reloader::error::{Reason, Stage};
-use git_volume_reloader::metrics;
+use git_volume_reloader::base::error::{Reason, Stage};
+use git_volume_reloader::observe::metrics;
 use git_volume_reloader::serve::routes::ROUTES;
 
 /// Flags that clap adds to every program: the README's table leaves them out.

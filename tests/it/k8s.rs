@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use git_volume_reloader::error::Reason;
-use git_volume_reloader::metrics;
+use git_volume_reloader::base::error::Reason;
+use git_volume_reloader::observe::metrics;
 use git_volume_reloader::serve::routes::ROUTES;
 
 use crate::docs::{files, flags, in_a_flag, read, words};

@@ -7,15 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use git_volume_reloader::error::{Reason, Stage, SyncError};
-use git_volume_reloader::healthcheck::{self, Probe, Unhealthy};
-use git_volume_reloader::metrics::{self, Metrics, Outcome};
+use git_volume_reloader::app::healthcheck::{self, Probe, Unhealthy};
+use git_volume_reloader::base::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::wake::{Wake, Woken};
+use git_volume_reloader::observe::metrics::{self, Metrics, Outcome};
+use git_volume_reloader::observe::status::{Board, Identity, Shown};
 use git_volume_reloader::serve::bind::Bind;
 use git_volume_reloader::serve::nudge::NudgeConfig;
 use git_volume_reloader::serve::routes::ROUTES;
 use git_volume_reloader::serve::{Server, Shared, start};
-use git_volume_reloader::status::{Board, Identity, Shown};
-use git_volume_reloader::wake::{Wake, Woken};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use git_volume_reloader::budget::Budget;
-use git_volume_reloader::commit::Commit;
-use git_volume_reloader::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::budget::Budget;
+use git_volume_reloader::base::commit::Commit;
+use git_volume_reloader::base::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::repo_url::RepoUrl;
 use git_volume_reloader::remote::ssh::SshRemote;
 use git_volume_reloader::remote::{
     Auth, FetchRequest, Fetched, PackSink, ProxyConfig, RefName, Remote as _, RemoteConfig, Tip,
 };
-use git_volume_reloader::repo_url::RepoUrl;
 
 use crate::support::environment::command;
 use crate::support::sshd::{Certified, Settings, Sshd, convert_key, generate_key};

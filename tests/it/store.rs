@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use git_volume_reloader::budget::Budget;
-use git_volume_reloader::commit::Commit;
-use git_volume_reloader::error::{Reason, SyncError};
+use git_volume_reloader::base::budget::Budget;
+use git_volume_reloader::base::commit::Commit;
+use git_volume_reloader::base::error::{Reason, SyncError};
 use git_volume_reloader::remote::local::LocalRemote;
 use git_volume_reloader::remote::{
     Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip,

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use git_volume_reloader::budget::Budget;
-use git_volume_reloader::commit::Commit;
-use git_volume_reloader::error::{Reason, SyncError};
+use git_volume_reloader::base::budget::Budget;
+use git_volume_reloader::base::commit::Commit;
+use git_volume_reloader::base::error::{Reason, SyncError};
+use git_volume_reloader::base::repo_url::RepoUrl;
 use git_volume_reloader::manifest::{self, Header};
-use git_volume_reloader::repo_url::RepoUrl;
 use git_volume_reloader::tree::{
     Base, BuildRequest, Built, Share, Spare, Sparse, SubmoduleMode, TreeOptions, build,
     changed_under, submodules,

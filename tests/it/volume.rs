@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use git_volume_reloader::budget::Budget;
-use git_volume_reloader::commit::Commit;
-use git_volume_reloader::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::budget::Budget;
+use git_volume_reloader::base::commit::Commit;
+use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::volume::{Layout, Moment, Prune, PublishMode, Revision, Volume};
 use tempfile::TempDir;
 

@@ -9,7 +9,7 @@ use ureq::http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use ureq::http::{Response, StatusCode};
 use url::Url;
 
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 
 use super::client::Question;
 use super::transport::{Stop, Unreachable};

@@ -5,10 +5,10 @@ use std::fs;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::repo_url::HttpUrl;
+use crate::base::secret::Secret;
 use crate::remote::Auth;
-use crate::repo_url::HttpUrl;
-use crate::secret::Secret;
 
 /// The user name that goes with a password alone. The hosts that take tokens ignore it.
 const ANY_USER: &str = "git";

@@ -16,10 +16,10 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, Rustls
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 use url::Url;
 
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::secret::Secret;
 use crate::remote::RemoteConfig;
-use crate::secret::Secret;
 
 use super::answer;
 use super::proxy::proxy_for;

@@ -20,9 +20,9 @@ use ureq::Body;
 use ureq::http::Response;
 use url::Url;
 
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
-use crate::repo_url::{HttpUrl, RepoUrl};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::repo_url::{HttpUrl, RepoUrl};
 
 use super::protocol::{
     Advertisement, Decoder, Dialect, FetchAnswer, Greeting, LsRefs, Machine, ProtocolError, Step,

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use url::Url;
 
+use crate::base::secret::Secret;
 use crate::remote::ProxyConfig;
-use crate::secret::Secret;
 
 /// The proxy for this URL, if it is not to be reached directly.
 pub(super) fn proxy_for<'a>(config: &'a ProxyConfig, url: &Url) -> Option<&'a Secret> {

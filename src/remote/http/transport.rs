@@ -22,7 +22,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 
-use crate::budget::{Budget, Interrupted};
+use crate::base::budget::{Budget, Interrupted};
 
 /// How long a blocking call may go without asking the budget.
 const SLICE: Duration = Duration::from_millis(100);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::error::{Reason, Stage, SyncError, printable};
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
 
 /// Longest quotation of a remote's text.
 const QUOTE: usize = 300;

@@ -3,7 +3,7 @@
 //! No negotiation: the haves are commits that came from this very server, so the first round
 //! already says `done`.
 
-use crate::commit::Commit;
+use crate::base::commit::Commit;
 use crate::remote::{FetchRequest, Fetched, PackSink};
 
 use super::advertisement::{V0Capabilities, V2Capabilities};
@@ -313,7 +313,7 @@ impl Machine for FetchAnswer<'_> {
 mod tests {
     use super::super::pkt_line::Decoder;
     use super::*;
-    use crate::error::SyncError;
+    use crate::base::error::SyncError;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

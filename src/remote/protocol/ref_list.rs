@@ -2,7 +2,7 @@
 //!
 //! Which refs matter, and what is kept of them, is the asker's business.
 
-use crate::commit::Commit;
+use crate::base::commit::Commit;
 
 use super::advertisement::too_many_refs;
 use super::error::{ProtocolError, quote};

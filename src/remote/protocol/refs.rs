@@ -1,6 +1,6 @@
 //! Picking the one ref out of a stream of refs.
 
-use crate::commit::Commit;
+use crate::base::commit::Commit;
 use crate::remote::{Advertised, RefName, Tip};
 
 use super::error::{ProtocolError, quote};

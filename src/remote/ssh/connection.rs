@@ -18,8 +18,8 @@ use russh::{Disconnect, Preferred};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
 
 use super::host_key::{HostCheck, Verifier};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg};
 
-use crate::error::{Reason, SyncError, printable};
+use crate::base::error::{Reason, SyncError};
+use crate::base::text::printable;
 use crate::remote::protocol::{Decoder, Machine, Step};
 
 use super::connection::{Connection, Operation};

@@ -13,7 +13,7 @@ use russh::client::{DisconnectReason, Handler, Session};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 
 use super::connection::{Endpoint, SharedNotes};
 use super::known_hosts::{Trust, Verdict, all_algorithms, entry_name};
@@ -207,7 +207,7 @@ impl Handler for Verifier {
         _session: &mut Session,
     ) -> Result<(), russh::Error> {
         let banner: String = banner.chars().take(300).collect();
-        tracing::debug!(banner = %crate::error::printable(&banner), "ssh banner");
+        tracing::debug!(banner = %crate::base::text::printable(&banner), "ssh banner");
         Ok(())
     }
 

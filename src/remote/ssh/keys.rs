@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use russh::keys::{Error as KeyError, PrivateKey, decode_secret_key};
 
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 
 /// More than any private key; a device or a log file given by mistake must not fill the memory.
 const MAX_KEY_BYTES: u64 = 64 << 10;

@@ -16,8 +16,9 @@ pub mod known_hosts;
 
 use std::path::PathBuf;
 
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::repo_url::{RepoUrl, SshUrl};
 use crate::remote::protocol::{
     Advertisement, Dialect, FetchAnswer, Greeting, LsRefs, ProtocolError, Tags, fetch_request,
     ls_refs_request, pinned, tags_request,
@@ -25,7 +26,6 @@ use crate::remote::protocol::{
 use crate::remote::{
     Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip,
 };
-use crate::repo_url::{RepoUrl, SshUrl};
 
 use connection::{Connection, Endpoint, Operation};
 use exec::Exec;

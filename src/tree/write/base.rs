@@ -6,7 +6,7 @@ use std::path::Path;
 use git2::Oid;
 
 use super::worker::Job;
-use crate::error::{Stage, SyncError};
+use crate::base::error::{Stage, SyncError};
 use crate::manifest::{Block, Entry, Kind};
 
 pub(super) struct BaseDirectory {

@@ -7,7 +7,7 @@ use git2::Oid;
 use super::directory::Directory;
 use super::task::{Plan, Task, TreeWork, Work};
 use super::worker::{Job, join, shown};
-use crate::error::{Stage, SyncError};
+use crate::base::error::{Stage, SyncError};
 use crate::manifest::{Block, Entry, Kind, Stat};
 use crate::tree::objects::{self, TreeEntry};
 use crate::tree::{SubmoduleMode, files};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::task::{Task, Work};
 use super::worker::{Job, join};
-use crate::error::SyncError;
+use crate::base::error::SyncError;
 use crate::manifest::{Block, Entry, Kind};
 use crate::tree::attributes::Conversion;
 

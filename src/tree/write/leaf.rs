@@ -9,7 +9,7 @@ use super::directory::Directory;
 use super::lock;
 use super::task::Plan;
 use super::worker::{Job, as_path, join, shown};
-use crate::error::{Stage, SyncError};
+use crate::base::error::{Stage, SyncError};
 use crate::manifest::{Block, Entry, Kind, Stat};
 use crate::pack::LARGE;
 use crate::tree::attributes::Conversion;

@@ -8,7 +8,7 @@ use git2::Oid;
 use super::directory::Directory;
 use super::task::{Part, Plan, Repository, Task, TreeWork, Work};
 use super::worker::{Job, shown};
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::manifest::{Block, Kind};
 use crate::tree::attributes::Rules;
 use crate::tree::objects::{self, EntryMode, TreeEntry, hostile};

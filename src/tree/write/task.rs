@@ -8,7 +8,7 @@ use git2::Oid;
 use super::Build;
 use super::base::BaseDirectory;
 use super::directory::Directory;
-use crate::error::SyncError;
+use crate::base::error::SyncError;
 use crate::tree::attributes::Rules;
 use crate::tree::submodules::Modules;
 

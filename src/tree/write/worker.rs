@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use super::directory::Directory;
 use super::task::{Task, Work};
 use super::{Build, lock};
-use crate::error::{Reason, Stage, SyncError, printable};
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
 use crate::manifest::Block;
 use crate::tree::objects::{Objects, hostile};
 

@@ -15,15 +15,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use git_volume_reloader::budget::Budget;
-use git_volume_reloader::commit::Commit;
-use git_volume_reloader::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::budget::Budget;
+use git_volume_reloader::base::commit::Commit;
+use git_volume_reloader::base::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::repo_url::RepoUrl;
+use git_volume_reloader::base::secret::Secret;
 use git_volume_reloader::remote::{
     self, Advertised, Auth, FetchRequest, Fetched, PackSink, ProxyConfig, RefName, Remote,
     RemoteConfig, Tip,
 };
-use git_volume_reloader::repo_url::RepoUrl;
-use git_volume_reloader::secret::Secret;
 use tempfile::TempDir;
 
 use crate::support::http_server::{Certificate, Fault, HttpServer, Scope};

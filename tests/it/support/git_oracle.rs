@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use git_volume_reloader::commit::Commit;
+use git_volume_reloader::base::commit::Commit;
 use git2::{ObjectType, Repository};
 
 /// A repository with a work tree, in a directory of its own.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use git_volume_reloader::error::Reason;
+use git_volume_reloader::base::error::Reason;
 use git_volume_reloader::tree::TreeOptions;
 
 use super::Bench;

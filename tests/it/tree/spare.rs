@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use git_volume_reloader::commit::Commit;
+use git_volume_reloader::base::commit::Commit;
 use git_volume_reloader::tree::{Built, Share, TreeOptions};
 
 use super::Bench;

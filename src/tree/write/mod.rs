@@ -26,8 +26,8 @@ use rustix::fs::CWD;
 use super::files;
 use super::objects::{self, Objects};
 use super::{BuildRequest, Built, Share, TreeOptions};
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::manifest::{Header, Manifest, ManifestWriter};
 use directory::Roots;
 pub use spare::Spare;
@@ -283,7 +283,7 @@ impl<'a> Build<'a> {
 
     /// Notes what attributes asked for and could not be done.
     fn note_unfiltered(&self, what: &str, path: String) {
-        let what = crate::error::printable(what);
+        let what = crate::base::text::printable(what);
         let noted = &mut lock(&self.remarks).unfiltered;
         if noted.len() < REMARKS || noted.contains_key(&what) {
             noted.entry(what).or_insert((path, 0)).1 += 1;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, error, info, warn};
 
-use crate::budget::Budget;
+use crate::base::budget::Budget;
+use crate::base::error::{Stage, SyncError};
+use crate::base::wake::{Wake, Woken};
 use crate::config::ScheduleConfig;
-use crate::error::{Stage, SyncError};
-use crate::hooks;
-use crate::metrics::{self, Metrics};
-use crate::status::{Board, Shown};
-use crate::sync::{Current, Outcome, Report, Sync};
-use crate::wake::{Wake, Woken};
+use crate::notify::files;
+use crate::observe::metrics::{self, Metrics};
+use crate::observe::status::{Board, Shown};
+use crate::target::{Current, Outcome, Report, Sync};
 
 /// The longest wait between two attempts after failures, unless the period is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -179,7 +179,7 @@ impl Supervisor {
         self.board.succeeded();
         if cleared
             && let Some(file) = &self.sync.target().error_file
-            && let Err(error) = hooks::clear_error(file)
+            && let Err(error) = files::clear_error(file)
         {
             warn!(
                 error = error.chain(),
@@ -236,7 +236,7 @@ impl Supervisor {
         self.board.failed(&failure);
         self.metrics.failure(&failure);
         if let Some(file) = &self.sync.target().error_file
-            && let Err(error) = hooks::write_error(file, &self.sync.target().name, &failure)
+            && let Err(error) = files::write_error(file, &self.sync.target().name, &failure)
         {
             warn!(error = error.chain(), hint = error.hint(), "no error file");
         }

@@ -1,6 +1,6 @@
 //! What brings the link to the tip: the one decision of a cycle, made of values alone.
 
-use crate::commit::Commit;
+use crate::base::commit::Commit;
 
 /// What to do about the tip.
 #[derive(Debug, PartialEq, Eq)]

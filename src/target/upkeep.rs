@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use crate::budget::Budget;
-use crate::commit::Commit;
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::config::Target;
-use crate::error::{Reason, Stage, SyncError};
 use crate::store::{self, Borrower};
 use crate::volume::{Moment, Prune};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::debug;
 
-use crate::budget::Budget;
+use crate::base::budget::Budget;
 use crate::tree::{self, Share, TreeOptions};
 
 use super::Sync;

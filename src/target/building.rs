@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tracing::{debug, warn};
 
-use crate::budget::Budget;
-use crate::error::{Reason, Stage, SyncError};
+use crate::base::budget::Budget;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::remote::Advertised;
 use crate::tree::{self, BuildRequest};
 use crate::volume::{Observed, Revision};

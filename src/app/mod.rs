@@ -3,6 +3,10 @@
 //! Crash-only: the disk is sound at every instruction, so a thread that does not end in time, or
 //! panics, is answered by ending the process. This module does not know what the threads do.
 
+pub mod healthcheck;
+pub mod logging;
+pub mod signals;
+
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -15,15 +19,15 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use tracing::{error_span, info};
 
+use crate::base::error::SyncError;
+use crate::base::wake::Wake;
 use crate::config::{Config, Target};
-use crate::error::SyncError;
-use crate::hooks;
-use crate::metrics::{self, Metrics};
+use crate::notify::files;
+use crate::observe::metrics::{self, Metrics};
+use crate::observe::status::{Board, GRACE, Identity};
 use crate::serve::{self, Shared};
-use crate::status::{Board, GRACE, Identity};
-use crate::supervisor::{Ended, Supervisor};
-use crate::sync::Sync;
-use crate::wake::{self, Wake};
+use crate::target::Sync;
+use crate::target::follow::{Ended, Supervisor};
 
 /// How long a shutdown waits for the running cycle; then it ends all the same.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1500);
@@ -44,7 +48,7 @@ pub fn run(config: Config) -> ExitCode {
     let _entered = span.enter();
     let watched = panic::catch_unwind(AssertUnwindSafe(|| match start(config) {
         Ok(running) => running.watch(),
-        Err(error) => last_words(GAVE_UP, &crate::error::printable(&error.to_string())),
+        Err(error) => last_words(GAVE_UP, &crate::base::text::printable(&error.to_string())),
     }));
     watched.unwrap_or_else(|_| panicked("main"))
 }
@@ -52,7 +56,7 @@ pub fn run(config: Config) -> ExitCode {
 /// Writes the last line of a failing run, also to where Kubernetes looks for it.
 pub fn last_words(code: u8, line: &str) -> ExitCode {
     complain(line);
-    hooks::write_termination_message(Path::new(hooks::TERMINATION_LOG), line);
+    files::write_termination_message(Path::new(files::TERMINATION_LOG), line);
     ExitCode::from(code)
 }
 
@@ -79,7 +83,7 @@ struct Running {
 fn start(config: Config) -> Result<Running, StartError> {
     crate::tree::tune_libgit2();
     let wake = Wake::new();
-    let signals = wake::install_signals(&wake, config.sync_on_signal).map_err(no_thread)?;
+    let signals = signals::install(&wake, config.sync_on_signal).map_err(no_thread)?;
 
     let mut registry = Registry::default();
     metrics::register_process(

@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use crate::error::printable;
+use crate::base::text::printable;
 use crate::tree;
 
 /// How many shortcomings of each kind are remembered.

@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::healthcheck::Probe;
+use crate::app::healthcheck::Probe;
 use crate::serve::bind::Bind;
 
 /// The version and the commit it was built from.

@@ -9,6 +9,7 @@ mod building;
 mod decide;
 mod disk;
 mod fetching;
+pub mod follow;
 mod report;
 mod said;
 mod upkeep;
@@ -18,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use crate::budget::Budget;
-use crate::commit::Commit;
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
 use crate::config::Target;
-use crate::error::{Reason, Stage, SyncError, printable};
-use crate::hooks;
+use crate::notify::files;
 use crate::remote::{self, Advertised, RefName, Remote, Tip};
 use crate::store::{CommitInfo, Store};
 use crate::tree;
@@ -311,7 +313,7 @@ impl Sync {
             ),
         }
         // The tree is out: a touch file that cannot be touched must not call that a failure.
-        if let Err(error) = hooks::touch(&self.target.touch_files) {
+        if let Err(error) = files::touch(&self.target.touch_files) {
             warn!(
                 error = error.chain(),
                 hint = error.hint(),

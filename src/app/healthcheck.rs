@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::error::printable;
+use crate::base::text::printable;
 use crate::serve::bind::Bind;
 
 /// What of an answer is looked at, in bytes.

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use git2::Oid;
 
-use crate::commit::Commit;
+use crate::base::commit::Commit;
 
 /// The first line of every manifest, with the version of its format.
 const MAGIC: &str = "git-volume-reloader manifest 1";

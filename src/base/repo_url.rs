@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// A repository's address. Display and Debug never show a password, a query or a fragment.
 #[derive(Clone, PartialEq, Eq)]
@@ -236,7 +236,9 @@ impl fmt::Display for RepoUrl {
         match self {
             Self::Http(http) => http.fmt(f),
             Self::Ssh(ssh) => ssh.fmt(f),
-            Self::Local(path) => f.write_str(&crate::error::printable(&path.to_string_lossy())),
+            Self::Local(path) => {
+                f.write_str(&crate::base::text::printable(&path.to_string_lossy()))
+            }
         }
     }
 }
@@ -267,7 +269,7 @@ impl fmt::Display for SshUrl {
         // "user:password@" is not something ssh accepts, but somebody may type it.
         if let Some(user) = &self.user {
             let name = user.split(':').next().unwrap_or_default();
-            write!(f, "{}@", crate::error::printable(name))?;
+            write!(f, "{}@", crate::base::text::printable(name))?;
         }
         if self.host.contains(':') {
             write!(f, "[{}]", self.host)?;
@@ -280,7 +282,7 @@ impl fmt::Display for SshUrl {
         if !self.path.starts_with('/') {
             f.write_str("/")?;
         }
-        f.write_str(&crate::error::printable(&self.path))
+        f.write_str(&crate::base::text::printable(&self.path))
     }
 }
 

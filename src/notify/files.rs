@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 use serde::Serialize;
 
-use crate::error::{Stage, SyncError};
+use crate::base::error::{Stage, SyncError};
 
 /// Where Kubernetes reads a container's last words: at most 4096 bytes
 /// (`terminationMessagePath` in the Pod API).
@@ -123,7 +123,7 @@ fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Reason;
+    use crate::base::error::Reason;
 
     #[test]
     fn a_touched_file_exists_and_an_existing_one_keeps_its_content() {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::commit::Commit;
-use crate::error::{SyncError, excerpt};
+use crate::base::commit::Commit;
+use crate::base::error::SyncError;
+use crate::base::text::excerpt;
 
 /// How late a heartbeat may be before the loop counts as stuck.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ pub struct Board {
 pub struct Identity {
     /// The `target` label.
     pub target: String,
-    /// The repository as [`RepoUrl`](crate::repo_url::RepoUrl) displays it: without credentials.
+    /// The repository as [`RepoUrl`](crate::base::repo_url::RepoUrl) displays it: without credentials.
     pub repo: String,
     /// The ref as it was configured.
     #[serde(rename = "ref")]
@@ -295,7 +296,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Reason, Stage};
+    use crate::base::error::{Reason, Stage};
 
     fn commit() -> Shown {
         Shown {

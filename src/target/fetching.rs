@@ -2,10 +2,11 @@
 //!
 //! It fetches what it is told to; whether anything is missing is for the caller to say.
 
-use crate::budget::Budget;
-use crate::commit::Commit;
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
 use crate::config::Target;
-use crate::error::{Reason, Stage, SyncError, printable};
 use crate::remote::{self, Advertised, FetchRequest, Remote};
 use crate::store::Store;
 use crate::tree::{self, Submodule, SubmoduleMode, TreeOptions};

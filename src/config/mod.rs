@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::app::signals::{NotASignal, Signal};
+use crate::base::commit::Commit;
+use crate::base::repo_url::RepoUrl;
+use crate::base::secret::Secret;
 use crate::cli::{self, Flags, LogFormat};
-use crate::commit::Commit;
 use crate::remote::{Auth, ProxyConfig, RefName, RemoteConfig};
-use crate::repo_url::RepoUrl;
-use crate::secret::Secret;
 use crate::serve::bind::Bind;
 use crate::serve::nudge::NudgeConfig;
 use crate::tree::{Share, Sparse, SubmoduleMode, TreeOptions};
 use crate::volume::{Layout, PublishMode};
-use crate::wake::{NotASignal, Signal};
 
 /// Everything the process needs to know.
 #[derive(Debug)]

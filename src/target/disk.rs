@@ -2,9 +2,10 @@
 
 use tracing::{debug, warn};
 
-use crate::budget::Budget;
-use crate::commit::Commit;
-use crate::error::{Reason, Stage, SyncError, printable};
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
 use crate::manifest::{self, Header};
 use crate::store::Store;
 use crate::tree::{Base, TreeOptions};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::Stage;
+use crate::base::error::Stage;
 
 /// What a cycle did on its way, whether or not it succeeded.
 #[derive(Debug, Default)]

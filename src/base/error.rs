@@ -13,7 +13,8 @@ use std::time::Duration;
 use git2::ErrorClass;
 use rustix::io::Errno;
 
-use crate::budget::Interrupted;
+use super::budget::Interrupted;
+use super::text::printable;
 
 /// The step of a cycle that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -314,38 +315,6 @@ pub fn shortage(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         next = error.source();
     }
     None
-}
-
-/// The text with control characters escaped, so that what a remote says cannot drive a terminal
-/// or forge a log line.
-pub fn printable(text: &str) -> String {
-    if !text.chars().any(unprintable) {
-        return text.to_owned();
-    }
-    text.chars()
-        .flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> = if unprintable(c) {
-                Box::new(c.escape_default())
-            } else {
-                Box::new(std::iter::once(c))
-            };
-            escaped
-        })
-        .collect()
-}
-
-/// The printable text, cut after so many characters: remotes and repositories set no limit.
-pub fn excerpt(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => printable(&text[..end]) + "…",
-        None => printable(text),
-    }
-}
-
-/// Control characters, and the marks that reverse the direction of a line.
-fn unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

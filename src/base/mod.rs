@@ -1,0 +1,12 @@
+//! The vocabulary of every other room: commits, errors, budgets, secrets, text.
+//!
+//! Nothing here imports another room.
+
+pub mod budget;
+pub mod commit;
+pub mod error;
+pub mod repo_url;
+pub mod secret;
+pub mod text;
+pub mod transfer;
+pub mod wake;

@@ -1,0 +1,3 @@
+//! Telling others what happened.
+
+pub mod files;
