@@ -2,7 +2,7 @@
 //!
 //! `Stage` and `Reason` are at once metric labels, log fields and keys of `/status`. Display never
 //! repeats the source: the chain is printed once, at the boundary, by [`SyncError::chain`].
-//! This module does not decide what follows an error; the supervisor does.
+//! `Remedy` steers what follows an error; labels never do.
 
 use std::error::Error;
 use std::fmt;
@@ -76,6 +76,21 @@ pub enum Reason {
     Other,
 }
 
+/// What the program does about a failure, apart from counting it and trying again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// Try again at the next poll.
+    Retry,
+    /// Ask the remote for the ref again at once: it moved between the poll and the fetch.
+    PollAgain,
+    /// Delete the pre-linked spare tree and try again at once; open the volume anew next time.
+    MakeRoom,
+    /// Delete the object store and fetch it again at once.
+    RebuildStore,
+    /// Stop: the process is shutting down.
+    GiveUp,
+}
+
 /// Why a cycle, or a step of it, came to nothing.
 #[derive(Debug)]
 pub struct SyncError {
@@ -83,6 +98,8 @@ pub struct SyncError {
     pub stage: Stage,
     /// The class of the failure.
     pub reason: Reason,
+    /// What the program does about it. Follows from the reason unless it was set.
+    pub remedy: Remedy,
     /// How long the remote asked us to wait, if it did (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
     message: String,
@@ -138,6 +155,17 @@ impl Reason {
         Self::Other,
     ];
 
+    /// The remedy of an error that does not set its own.
+    fn remedy(self) -> Remedy {
+        match self {
+            Self::RefMissing => Remedy::PollAgain,
+            Self::Disk => Remedy::MakeRoom,
+            Self::Store => Remedy::RebuildStore,
+            Self::Cancelled => Remedy::GiveUp,
+            _ => Remedy::Retry,
+        }
+    }
+
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -171,6 +199,7 @@ impl SyncError {
         Self {
             stage,
             reason,
+            remedy: reason.remedy(),
             retry_after: None,
             message: printable(&message.into()),
             hint: None,
@@ -223,6 +252,7 @@ impl SyncError {
         let source = source.into();
         if let Some(hint) = shortage(&*source) {
             self.reason = Reason::Resources;
+            self.remedy = Remedy::Retry;
             self.hint = Some(hint.to_owned());
         }
         self.source = Some(source);
@@ -232,6 +262,12 @@ impl SyncError {
     /// Adds what the operator can do.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Sets what the program does about it, where that does not follow from the reason.
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        self.remedy = remedy;
         self
     }
 

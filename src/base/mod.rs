@@ -4,7 +4,9 @@
 
 pub mod budget;
 pub mod commit;
+pub mod durations;
 pub mod error;
+pub mod files;
 pub mod repo_url;
 pub mod secret;
 pub mod text;

@@ -10,7 +10,7 @@ use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::remote::Advertised;
 use crate::tree::{self, BuildRequest};
-use crate::volume::{Observed, Revision};
+use crate::volume::{Accepted, Observed};
 
 use super::disk::Known;
 use super::fetching::{Wanted, fetch_submodules, fetch_tags};
@@ -55,7 +55,7 @@ impl Sync {
         observed: &Observed,
         budget: &Budget,
         report: &mut Report,
-    ) -> Result<Option<(Revision, tree::Built)>, SyncError> {
+    ) -> Result<Option<(Accepted, tree::Built)>, SyncError> {
         let Self {
             target,
             remote,
@@ -113,7 +113,7 @@ impl Sync {
         })?;
         report.files_written += tree.files_written;
         report.files_shared += tree.files_shared;
-        let revision = report.time(Stage::Publish, || staged.seal())?;
+        let revision = report.time(Stage::Publish, || staged.seal()?.accept())?;
         Ok(Some((revision, tree)))
     }
 }

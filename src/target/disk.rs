@@ -9,7 +9,7 @@ use crate::base::text::printable;
 use crate::manifest::{self, Header};
 use crate::store::Store;
 use crate::tree::{Base, TreeOptions};
-use crate::volume::{Observed, Revision, Volume};
+use crate::volume::{Accepted, Observed, Revision, Volume};
 
 use super::Report;
 use super::ahead::Ahead;
@@ -100,7 +100,7 @@ impl Disk {
     }
 
     /// Points readers at a complete tree.
-    pub fn publish(&mut self, revision: &Revision, report: &mut Report) -> Result<(), SyncError> {
+    pub fn publish(&mut self, revision: &Accepted, report: &mut Report) -> Result<(), SyncError> {
         report.time(Stage::Publish, || self.volume.publish(revision))?;
         self.refresh()
     }
@@ -156,11 +156,12 @@ impl Disk {
         sound().find(|known| known.revision.n == n)
     }
 
-    pub fn revision(&self, n: u64) -> Result<Revision, SyncError> {
+    /// A tree that may be published.
+    pub fn accepted(&self, n: u64) -> Result<Accepted, SyncError> {
         self.known
             .iter()
             .find(|known| known.revision.n == n)
-            .map(|known| known.revision.clone())
+            .and_then(|known| self.volume.accepted(&known.revision))
             .ok_or_else(|| SyncError::new(Stage::Publish, Reason::Other, "the tree is gone"))
     }
 }

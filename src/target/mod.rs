@@ -233,7 +233,8 @@ impl Sync {
                 return Ok(observed);
             };
             if disk.inspect(best.revision.n, budget)? {
-                disk.publish(&best.revision, report)?;
+                let accepted = disk.accepted(best.revision.n)?;
+                disk.publish(&accepted, report)?;
                 info!(commit = %best.revision.commit, "the link is back on a sound tree");
                 return disk.volume.observe();
             }
@@ -274,8 +275,8 @@ impl Sync {
         match decide(tip.commit, &self.settings, &candidates) {
             Action::Nothing => Ok(Outcome::Unchanged),
             Action::Flip(n) if disk.inspect(n, budget)? => {
-                let revision = disk.revision(n)?;
-                disk.publish(&revision, report)?;
+                let accepted = disk.accepted(n)?;
+                disk.publish(&accepted, report)?;
                 self.announce(tip, None)
             }
             Action::Flip(_) | Action::Build => {

@@ -14,7 +14,7 @@
 //! <root>/.gvr/store.git/        the object store
 //! <root>/.gvr/staging/<n>/      being built
 //! <root>/.gvr/spare/<n>/        links to the files of revision <n>, for the one after it
-//! <root>/.gvr/revisions/<n>/    complete: <commit>/, manifest, and once replaced `retired`
+//! <root>/.gvr/revisions/<n>/    complete: <commit>/, manifest, verdict, and once replaced `retired`
 //! <root>/.gvr/trash/            on its way out: renamed here in one step, deleted in slices
 //! ```
 //!
@@ -29,6 +29,7 @@ mod retire;
 mod root;
 mod scan;
 mod staged;
+mod verdict;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -47,6 +48,7 @@ use crate::base::error::{Reason, Stage, SyncError};
 use lock::Lock;
 pub use retire::{Moment, Prune, Pruned};
 pub use staged::Staged;
+pub use verdict::{Accepted, Sealed, Verdict};
 
 /// Where a target lives on disk.
 #[derive(Clone, Debug)]

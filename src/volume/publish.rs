@@ -9,11 +9,11 @@ use rustix::fs::{AtFlags, CWD, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::scan::{Slot, Swap};
-use super::{PublishMode, RETIRED, REVISIONS, Revision, SWAP, TRASH, Volume, dir_name};
+use super::{Accepted, PublishMode, RETIRED, REVISIONS, Revision, SWAP, TRASH, Volume, dir_name};
 use crate::base::error::{Reason, Stage, SyncError};
 
 impl Volume {
-    /// Makes `revision` what readers see, in one atomic step.
+    /// Makes an accepted tree what readers see, in one atomic step.
     ///
     /// The revision that was live counts as retired from now on. In exchange mode the paths of
     /// both change: ask [`Volume::observe`] for the new ones.
@@ -21,7 +21,8 @@ impl Volume {
     /// # Errors
     /// Stage `publish`: the revision is not complete, a real directory has taken the link's place,
     /// or the disk refuses. Readers then see what they saw before.
-    pub fn publish(&self, revision: &Revision) -> Result<(), SyncError> {
+    pub fn publish(&self, accepted: &Accepted) -> Result<(), SyncError> {
+        let revision = accepted.revision();
         let before = self.observe().map_err(|error| error.at(Stage::Publish))?;
         let previous = before.live.map(|live| live.n);
         if previous == Some(revision.n) && before.damage.is_none() {

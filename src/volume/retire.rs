@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime};
 use rustix::time::ClockId;
 
 use super::scan::Slot;
-use super::{RETIRED, REVISIONS, Volume, dir_name};
+use super::{RETIRED, REVISIONS, Verdict, Volume, dir_name};
 use crate::base::budget::Budget;
 use crate::base::error::{Stage, SyncError};
 
 /// What must stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prune {
-    /// How many complete revisions stay besides the live one.
+    /// How many accepted revisions stay besides the live one.
     pub keep: usize,
     /// How long a revision stays after it retired.
     pub stale_timeout: Duration,
@@ -155,21 +155,33 @@ impl Volume {
         let at_link = self.inode_at_link();
         // Without a link, readers will be given the one that they saw last.
         let live = self.linked(&slots).or_else(|| {
-            let complete = |slot: &&Slot| self.complete_slot(slot, at_link).is_some();
-            self.last_live(slots.iter().filter(complete).map(|slot| slot.n))
+            let shown = |slot: &&Slot| {
+                self.complete_slot(slot, at_link)
+                    .is_some_and(|revision| self.accepted(&revision).is_some())
+            };
+            self.last_live(slots.iter().filter(shown).map(|slot| slot.n))
         });
+        let newest = slots.last().map(|slot| slot.n);
         let mut spared = policy.keep;
         let mut pruned = Pruned::default();
         for slot in slots.iter().rev() {
-            let complete = self.complete_slot(slot, at_link).is_some();
+            let revision = self.complete_slot(slot, at_link);
+            let complete = revision.is_some();
             pruned.left += usize::from(complete);
             if Some(slot.n) == live {
                 continue;
             }
             let retired = self.retired(slot.n, now);
-            if complete && spared > 0 {
-                spared -= 1;
-                continue;
+            match revision.map(|revision| self.verdict(&revision)) {
+                Some(Verdict::Accepted) if spared > 0 => {
+                    spared -= 1;
+                    continue;
+                }
+                // The newest commit must not be built and judged again at every poll.
+                Some(Verdict::Rejected(_) | Verdict::Pending) if Some(slot.n) == newest => {
+                    continue;
+                }
+                _ => {}
             }
             let age = now.since(&retired).unwrap_or_default();
             if age < policy.stale_timeout {

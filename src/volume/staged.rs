@@ -3,15 +3,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{LAST, MANIFEST, REVISIONS, Revision, STAGING, TRASH, Volume, dir_name, number};
+use super::verdict::{Sealed, VERDICT, Verdict};
+use super::{LAST, MANIFEST, REVISIONS, STAGING, TRASH, Volume, dir_name, number};
 use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
+use crate::base::files;
 
 /// A directory under construction, invisible to readers. Dropping it removes it; only
-/// [`Staged::seal`] makes a [`Revision`] of it, and only that can be published.
+/// [`Staged::seal`] makes a complete tree of it.
 #[must_use = "dropping a staged tree removes it"]
 #[derive(Debug)]
 pub struct Staged<'v> {
@@ -53,6 +55,9 @@ impl Volume {
         rustix::fs::mkdirat(&self.gvr_fd, &relative, mode)
             .and_then(|()| rustix::fs::mkdirat(&self.gvr_fd, format!("{relative}/{commit}"), mode))
             .map_err(|cause| failed(cause.into()))?;
+        let verdict = format!("{relative}/{VERDICT}");
+        self.write_small(&verdict, &Verdict::Pending.text())
+            .map_err(failed)?;
         Ok(staged)
     }
 
@@ -83,26 +88,17 @@ impl Volume {
     /// Replaces a small file under `.gvr` by renaming it from `staging`, which a start sweeps.
     pub(super) fn write_small(&self, name: &str, text: &str) -> io::Result<()> {
         let temporary = format!("{STAGING}/{}.new", name.replace('/', "-"));
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.gvr_fd, &temporary, flags, Mode::from_raw_mode(0o644))?;
-        let written =
-            io::Write::write_all(&mut std::fs::File::from(fd), text.as_bytes()).and_then(|()| {
-                Ok(rustix::fs::renameat(
-                    &self.gvr_fd,
-                    &temporary,
-                    &self.gvr_fd,
-                    name,
-                )?)
-            });
-        if written.is_err() {
-            let _ = rustix::fs::unlinkat(&self.gvr_fd, &temporary, AtFlags::empty());
-        }
-        written
+        files::replace_by(
+            &self.gvr_fd,
+            Path::new(&temporary),
+            &self.gvr_fd,
+            Path::new(name),
+            text.as_bytes(),
+        )
     }
 }
 
-impl Staged<'_> {
+impl<'v> Staged<'v> {
     /// The number that the revision will have.
     pub fn n(&self) -> u64 {
         self.n
@@ -130,7 +126,7 @@ impl Staged<'_> {
     ///
     /// # Errors
     /// Stage `publish`: no manifest was written, or the disk refuses. The staged tree is removed.
-    pub fn seal(mut self) -> Result<Revision, SyncError> {
+    pub fn seal(mut self) -> Result<Sealed<'v>, SyncError> {
         let name = dir_name(self.n);
         let failed =
             |action, path: &Path, cause| SyncError::disk(Stage::Publish, action, path, cause);
@@ -153,7 +149,7 @@ impl Staged<'_> {
         volume
             .sync_directory(&volume.gvr.join(REVISIONS))
             .map_err(|cause| failed("write", &revision.path, cause))?;
-        Ok(revision)
+        Ok(Sealed::new(volume, revision))
     }
 }
 

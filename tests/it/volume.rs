@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use git_volume_reloader::base::budget::Budget;
 use git_volume_reloader::base::commit::Commit;
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
-use git_volume_reloader::volume::{Layout, Moment, Prune, PublishMode, Revision, Volume};
+use git_volume_reloader::volume::{
+    Layout, Moment, Prune, PublishMode, Revision, Staged, Verdict, Volume,
+};
 use tempfile::TempDir;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -75,12 +77,22 @@ fn build(volume: &Volume, commit: Commit) -> Revision {
     let staged = volume.stage(commit).unwrap();
     fs::write(staged.tree().join("file"), commit.to_string()).unwrap();
     fs::write(staged.manifest(), "manifest\n").unwrap();
-    staged.seal().unwrap()
+    accept(staged)
+}
+
+fn accept(staged: Staged<'_>) -> Revision {
+    let accepted = staged.seal().unwrap().accept().unwrap();
+    accepted.revision().clone()
+}
+
+/// Publishes a tree that was accepted before.
+fn flip(volume: &Volume, revision: &Revision) -> Result<(), SyncError> {
+    volume.publish(&volume.accepted(revision).expect("it was accepted"))
 }
 
 fn publish(volume: &Volume, digit: u8) -> Revision {
     let revision = build(volume, commit(digit));
-    volume.publish(&revision).unwrap();
+    flip(volume, &revision).unwrap();
     revision
 }
 
@@ -206,7 +218,7 @@ fn publishing_an_older_revision_again_works() {
             .into_iter()
             .find(|r| r.n == first.n)
             .unwrap();
-        volume.publish(&first).unwrap();
+        flip(&volume, &first).unwrap();
         assert_eq!(place.read(), commit(1).to_string());
         assert_eq!(prune_now(&volume, 0), [2]);
         assert_eq!(publish(&volume, 3).n, 3);
@@ -240,7 +252,7 @@ fn numbers_only_grow_across_restarts_and_pruning() {
     let first = build(&place.open().unwrap(), commit(1));
     let volume = place.open().unwrap();
     let second = publish(&volume, 2);
-    volume.publish(&first).unwrap();
+    flip(&volume, &first).unwrap();
     prune_now(&volume, 0);
     drop(volume);
     let third = build(&place.open().unwrap(), commit(3));
@@ -357,7 +369,7 @@ fn a_tree_with_the_inode_number_of_a_deleted_one_is_not_taken_for_it() {
     let reused = fs::metadata(&revision.path).unwrap().ino();
     let record = format!("{} {reused}\n", commit(1));
     fs::write(place.gvr("revisions/000001/swap"), record).unwrap();
-    volume.publish(&revision).unwrap();
+    flip(&volume, &revision).unwrap();
     assert_eq!(live(&volume), Some(commit(2)));
     assert_eq!(place.read(), commit(2).to_string());
 }
@@ -389,7 +401,7 @@ fn a_directory_that_appears_at_the_link_is_an_error_and_stays() {
         fs::write(link.join("precious"), "x").unwrap();
         for error in [
             volume.observe().unwrap_err(),
-            volume.publish(&next).unwrap_err(),
+            flip(&volume, &next).unwrap_err(),
         ] {
             assert!(error.to_string().contains("left alone"), "{error}");
             assert!(error.hint().is_some());
@@ -655,7 +667,7 @@ fn what_readers_saw_last_is_known_without_a_link_and_is_not_pruned() {
         publish(&volume, digit);
     }
     let revisions = volume.revisions().unwrap();
-    volume.publish(&revisions[1]).unwrap();
+    flip(&volume, &revisions[1]).unwrap();
     fs::remove_file(&place.layout.link).unwrap();
     assert_eq!(volume.last_live(1..=4), Some(2));
     drop(volume);
@@ -664,8 +676,8 @@ fn what_readers_saw_last_is_known_without_a_link_and_is_not_pruned() {
     assert_eq!(prune_now(&volume, 1), [1, 3]);
     assert_eq!(volume.last_live([2, 4]), Some(2));
     // Of those that retired, the last one; a time that nobody can read is no recent one.
-    volume.publish(&revisions[3]).unwrap();
-    volume.publish(&revisions[1]).unwrap();
+    flip(&volume, &revisions[3]).unwrap();
+    flip(&volume, &revisions[1]).unwrap();
     assert_eq!(volume.last_live([4]), Some(4));
     publish(&volume, 5);
     fs::write(place.gvr("revisions/000004/retired"), "- 0 1000\n").unwrap();
@@ -695,7 +707,7 @@ fn a_spent_budget_stops_deleting_and_the_next_call_goes_on() {
         fs::write(staged.tree().join(n.to_string()), "").unwrap();
     }
     fs::write(staged.manifest(), "m").unwrap();
-    volume.publish(&staged.seal().unwrap()).unwrap();
+    flip(&volume, &accept(staged)).unwrap();
     publish(&volume, 2);
     let policy = Prune {
         keep: 0,
@@ -769,7 +781,7 @@ fn a_kill_between_the_two_renames_of_an_exchange_is_put_right() {
     drop(volume);
     let volume = place.open().unwrap();
     assert_eq!(live(&volume), Some(commit(2)));
-    volume.publish(&third).unwrap();
+    flip(&volume, &third).unwrap();
     assert_eq!(live(&volume), Some(commit(3)));
     assert_eq!(volume.revisions().unwrap().len(), 3);
 }
@@ -819,7 +831,7 @@ fn exchange_across_file_systems_is_a_clear_error() {
     place.layout.link = other.path().join("docs");
     let volume = place.open().unwrap();
     let revision = build(&volume, commit(1));
-    let error = volume.publish(&revision).unwrap_err();
+    let error = flip(&volume, &revision).unwrap_err();
     assert_eq!((error.stage, error.reason), (Stage::Publish, Reason::Disk));
     assert!(error.hint().unwrap().contains("file system"), "{error:?}");
 }
@@ -837,10 +849,10 @@ fn a_full_disk_fails_the_stage_keeps_the_tree_and_pruning_mends_it() {
             let staged = volume.stage(commit(digit)).unwrap();
             fs::write(staged.tree().join("file"), vec![digit; 400 << 10])?;
             fs::write(staged.manifest(), "m")?;
-            Ok(staged.seal().unwrap())
+            Ok(accept(staged))
         };
-        volume.publish(&fill(&volume, 1).unwrap()).unwrap();
-        volume.publish(&fill(&volume, 2).unwrap()).unwrap();
+        flip(&volume, &fill(&volume, 1).unwrap()).unwrap();
+        flip(&volume, &fill(&volume, 2).unwrap()).unwrap();
         let error = fill(&volume, 3).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
         // Stuffed to the last byte: what is live stays, and start and pruning still work.
@@ -849,7 +861,7 @@ fn a_full_disk_fails_the_stage_keeps_the_tree_and_pruning_mends_it() {
         let volume = open();
         assert_eq!(live(&volume), Some(commit(2)));
         assert_eq!(prune_now(&volume, 0), [1]);
-        volume.publish(&fill(&volume, 3).unwrap()).unwrap();
+        flip(&volume, &fill(&volume, 3).unwrap()).unwrap();
         assert_eq!(live(&volume), Some(commit(3)));
     }
 }
@@ -987,4 +999,60 @@ impl Drop for Tmpfs {
             self.path.display()
         );
     }
+}
+
+#[test]
+fn a_rejected_tree_cannot_be_published_in_this_life_or_the_next() {
+    let place = Place::new(PublishMode::Symlink);
+    let volume = place.open().unwrap();
+    publish(&volume, 1);
+    let staged = volume.stage(commit(2)).unwrap();
+    fs::write(staged.manifest(), "manifest\n").unwrap();
+    let sealed = staged.seal().unwrap();
+    let rejected = sealed.revision().clone();
+    sealed.reject("no index.html").unwrap();
+    let assert_rejected = |volume: &Volume| {
+        let verdict = Verdict::Rejected("no index.html".to_owned());
+        assert_eq!(volume.verdict(&rejected), verdict);
+        assert!(volume.accepted(&rejected).is_none());
+        assert!(volume.pending(&rejected).is_none());
+        assert_eq!(live(volume), Some(commit(1)));
+    };
+    assert_rejected(&volume);
+    drop(volume);
+    assert_rejected(&place.open().unwrap());
+}
+
+#[test]
+fn a_tree_that_was_sealed_before_a_kill_is_still_pending() {
+    let place = Place::new(PublishMode::Symlink);
+    let revision = {
+        let volume = place.open().unwrap();
+        let staged = volume.stage(commit(1)).unwrap();
+        fs::write(staged.manifest(), "manifest\n").unwrap();
+        staged.seal().unwrap().revision().clone()
+    };
+    let volume = place.open().unwrap();
+    assert!(volume.accepted(&revision).is_none());
+    let sealed = volume.pending(&revision).expect("nobody has decided yet");
+    volume.publish(&sealed.accept().unwrap()).unwrap();
+    assert_eq!(live(&volume), Some(commit(1)));
+}
+
+#[test]
+fn a_rejected_tree_is_kept_while_it_is_the_newest_and_takes_no_place_of_an_accepted_one() {
+    let place = Place::new(PublishMode::Symlink);
+    let volume = place.open().unwrap();
+    publish(&volume, 1);
+    publish(&volume, 2);
+    for digit in [3, 4] {
+        let staged = volume.stage(commit(digit)).unwrap();
+        fs::write(staged.manifest(), "manifest\n").unwrap();
+        staged.seal().unwrap().reject("no").unwrap();
+    }
+    assert_eq!(prune_now(&volume, 1), [3]);
+    publish(&volume, 5);
+    assert_eq!(prune_now(&volume, 1), [1, 4]);
+    let left: Vec<u64> = volume.revisions().unwrap().iter().map(|r| r.n).collect();
+    assert_eq!(left, [2, 5]);
 }
