@@ -159,7 +159,7 @@ impl Root {
             let revision = self.state("revisions").join(number);
             let inside = names(&revision);
             let trees = inside.iter().filter(|name| name.len() == 40).count();
-            let known = ["manifest", "retired", "swap"];
+            let known = ["manifest", "retired", "swap", "verdict"];
             let others = inside.iter().filter(|name| name.len() != 40);
             let whole = trees == 1
                 && inside.iter().any(|name| name == "manifest")
