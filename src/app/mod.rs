@@ -1,11 +1,12 @@
 //! The life of the process: threads, the watchdog over them, shutdown, the last words.
 //!
-//! Crash-only: the disk is sound at every instruction, so a thread that does not end in time, or
-//! panics, is answered by ending the process. This module does not know what the threads do.
+//! Crash-only: the disk is sound at every instruction, so the process ends when a thread does not
+//! end in time, or panics. This module does not know what the threads do.
 
 pub mod healthcheck;
 pub mod logging;
 pub mod signals;
+mod termination;
 
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
@@ -17,19 +18,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use tracing::{error_span, info};
+use tracing::{Span, error_span, info};
 
 use crate::base::error::SyncError;
+use crate::base::heartbeat::{GRACE, Heartbeat};
+use crate::base::text::printable;
 use crate::base::wake::Wake;
 use crate::config::{Config, Target};
-use crate::notify::files;
-use crate::observe::metrics::{self, Metrics};
-use crate::observe::status::{Board, GRACE, Identity};
-use crate::serve::{self, Shared};
-use crate::target::Sync;
-use crate::target::follow::{Ended, Supervisor};
+use crate::notify::files::Files;
+use crate::notify::{Deferred, Log, Observers};
+use crate::observe::metrics::{self, Families};
+use crate::observe::status::{Identity, TargetStatus};
+use crate::serve::{self, Served, Shared};
+use crate::target::{Ended, Follower, Syncer};
 
-/// How long a shutdown waits for the running cycle; then it ends all the same.
+/// How long a shutdown waits for the running cycles; then the process ends all the same.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1500);
 
 /// How often the watchdog looks.
@@ -41,14 +44,18 @@ const GAVE_UP: u8 = 1;
 /// Why the threads could not be started.
 type StartError = Box<dyn std::error::Error>;
 
-/// Runs the configured target to its end.
+/// Runs the configured targets to their end.
 pub fn run(config: Config) -> ExitCode {
-    // At the highest level, so that no --log-level takes the target from a line.
-    let span = error_span!("sync", target = config.target.name);
+    // With one target, every line names it. At the highest level, so that no --log-level removes
+    // the target from a line.
+    let span = match &*config.targets {
+        [target] => target_span(target),
+        _ => Span::none(),
+    };
     let _entered = span.enter();
-    let watched = panic::catch_unwind(AssertUnwindSafe(|| match start(config) {
+    let watched = panic::catch_unwind(AssertUnwindSafe(|| match Running::start(config) {
         Ok(running) => running.watch(),
-        Err(error) => last_words(GAVE_UP, &crate::base::text::printable(&error.to_string())),
+        Err(error) => last_words(GAVE_UP, &printable(&error.to_string())),
     }));
     watched.unwrap_or_else(|_| panicked("main"))
 }
@@ -56,143 +63,269 @@ pub fn run(config: Config) -> ExitCode {
 /// Writes the last line of a failing run, also to where Kubernetes looks for it.
 pub fn last_words(code: u8, line: &str) -> ExitCode {
     complain(line);
-    files::write_termination_message(Path::new(files::TERMINATION_LOG), line);
+    termination::write(Path::new(termination::PATH), line);
     ExitCode::from(code)
 }
 
-/// Writes a line for people to standard error; nobody is left to hear that it is closed.
+/// Writes a line for people to standard error. A closed standard error is ignored.
 pub fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr(), "git-volume-reloader: {line}");
+    let _ = writeln!(io::stderr(), "git-volume-reloader: {line}");
 }
 
-/// The end of a process of which a part is gone: half alive it would be believed.
+/// The end of a process that has lost a thread: half a process would look healthy.
 fn panicked(thread: &str) -> ExitCode {
     let line = format!("the {thread} thread panicked; a restart recovers");
     last_words(GAVE_UP, &line)
 }
 
 /// The process while its threads run.
-struct Running {
-    wake: Arc<Wake>,
-    board: Arc<Board>,
-    ended: mpsc::Receiver<Option<Ended>>,
-    signals: JoinHandle<()>,
+pub struct Running {
+    targets: Vec<RunningTarget>,
+    /// How each target ended, by its index; `None` if its thread panicked.
+    ended: mpsc::Receiver<(usize, Option<Ended>)>,
+    signals: Option<JoinHandle<()>>,
     server: Option<serve::Server>,
 }
 
-fn start(config: Config) -> Result<Running, StartError> {
-    crate::tree::tune_libgit2();
-    let wake = Wake::new();
-    let signals = signals::install(&wake, config.sync_on_signal).map_err(no_thread)?;
-
-    let mut registry = Registry::default();
-    metrics::register_process(
-        &mut registry,
-        env!("CARGO_PKG_VERSION"),
-        env!("GVR_BUILD_COMMIT"),
-    );
-    let metrics = Metrics::register(&mut registry, &config.target.name);
-    let board = Board::new(identity(&config.target), config.max_staleness);
-    let server = match config.serve {
-        None => None,
-        Some(serve) => {
-            let shared = Shared {
-                board: board.clone(),
-                registry,
-                metrics: metrics.clone(),
-                wake: wake.clone(),
-                nudge: serve.nudge,
-            };
-            let server =
-                serve::start(serve.bind, Arc::new(shared)).map_err(|error| advice(&error))?;
-            info!(address = %server.local_addr(), "listening");
-            Some(server)
-        }
-    };
-
-    info!(
-        version = crate::cli::VERSION,
-        repo = %config.target.remote.url,
-        reference = %config.target.reference,
-        link = %config.target.layout.link.display(),
-        "starting"
-    );
-    let sync = Sync::new(config.target).map_err(|error| advice(&error))?;
-    let supervisor = Supervisor::new(sync, config.schedule, wake.clone(), board.clone(), metrics);
-    let (sender, ended) = mpsc::channel();
-    let span = tracing::Span::current();
-    std::thread::Builder::new()
-        .name("sync".to_owned())
-        .spawn(move || {
-            let _entered = span.enter();
-            let end = panic::catch_unwind(AssertUnwindSafe(|| supervisor.run()));
-            // The watcher is there for as long as the process is.
-            let _ = sender.send(end.ok());
-        })
-        .map_err(no_thread)?;
-    Ok(Running {
-        wake,
-        board,
-        ended,
-        signals,
-        server,
-    })
-}
-
-/// Without one of its threads the process does not begin.
-fn no_thread(error: io::Error) -> String {
-    format!("cannot start a thread: {error}; raise the limit on threads (pids limit, ulimit -u)")
+/// What the process holds of a target that runs on its own thread.
+struct RunningTarget {
+    name: String,
+    wake: Arc<Wake>,
+    heartbeat: Arc<Heartbeat>,
+    /// Since when the target has been stuck.
+    stuck: Option<Instant>,
+    ended: bool,
 }
 
 impl Running {
-    /// Waits for the end, and brings it about when the loop is stuck or does not stop.
-    fn watch(self) -> ExitCode {
+    /// Starts every thread, and handles signals.
+    ///
+    /// # Errors
+    /// When a thread cannot be started, the port cannot be listened on, or a remote's settings
+    /// cannot be used.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let wakes = wakes_for(&config);
+        let signals = signals::install(wakes.clone(), config.sync_on_signal).map_err(no_thread)?;
+        let mut running = Self::start_with(config, wakes)?;
+        running.signals = Some(signals);
+        Ok(running)
+    }
+
+    /// Starts every thread, for a caller that handles signals itself.
+    ///
+    /// # Errors
+    /// See [`Running::start`].
+    pub fn start_without_signals(config: Config) -> Result<Self, StartError> {
+        let wakes = wakes_for(&config);
+        Self::start_with(config, wakes)
+    }
+
+    fn start_with(config: Config, wakes: Vec<Arc<Wake>>) -> Result<Self, StartError> {
+        crate::tree::tune_libgit2();
+        let mut registry = Registry::default();
+        metrics::register_process(
+            &mut registry,
+            env!("CARGO_PKG_VERSION"),
+            env!("GVR_BUILD_COMMIT"),
+        );
+        let families = Families::register(&mut registry);
+        let mut served = Vec::new();
+        let mut prepared = Vec::new();
+        for (settings, wake) in config.targets.into_iter().zip(wakes) {
+            let settings = Arc::new(settings);
+            let heartbeat = Arc::new(Heartbeat::new());
+            let status = TargetStatus::new(
+                identity(&settings),
+                settings.max_staleness,
+                heartbeat.clone(),
+            );
+            let metrics = families.target(&settings.name, &settings.reference.to_string());
+            served.push(Served {
+                status,
+                metrics,
+                wake,
+            });
+            prepared.push((settings, heartbeat));
+        }
+        let server = match config.serve {
+            None => None,
+            Some(serve) => {
+                let shared = Shared {
+                    targets: served.clone(),
+                    registry,
+                    nudge: serve.nudge,
+                };
+                let server =
+                    serve::start(serve.bind, Arc::new(shared)).map_err(|error| advice(&error))?;
+                info!(address = %server.local_addr(), "listening");
+                Some(server)
+            }
+        };
+        let (sender, ended) = mpsc::channel();
+        let mut targets = Vec::new();
+        for (index, (served, (settings, heartbeat))) in served.into_iter().zip(prepared).enumerate()
+        {
+            targets.push(start_target(index, served, settings, heartbeat, &sender)?);
+        }
+        Ok(Self {
+            targets,
+            ended,
+            signals: None,
+            server,
+        })
+    }
+
+    /// Where the process serves HTTP, if it does.
+    pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
+        self.server.as_ref().map(serve::Server::local_addr)
+    }
+
+    /// Asks every target to end. [`Running::watch`] then returns.
+    pub fn shut_down(&self) {
+        for target in &self.targets {
+            target.wake.shutdown();
+        }
+    }
+
+    /// Waits until every target has ended. Ends the process's work when a target gives up, a thread
+    /// dies, or a target is stuck or does not stop.
+    pub fn watch(mut self) -> ExitCode {
         let mut stopping: Option<Instant> = None;
-        let mut stuck: Option<Instant> = None;
         loop {
             match self.ended.recv_timeout(WATCH) {
-                Ok(Some(Ended::Done)) => return ExitCode::SUCCESS,
-                Ok(Some(Ended::Shutdown)) => {
-                    info!("stopped");
-                    return ExitCode::SUCCESS;
+                Ok((index, Some(Ended::Done | Ended::Shutdown))) => {
+                    self.targets[index].ended = true;
+                    if self.targets.iter().all(|target| target.ended) {
+                        if self.is_stopping() {
+                            info!("stopped");
+                        }
+                        return ExitCode::SUCCESS;
+                    }
                 }
-                Ok(Some(Ended::GaveUp(error))) => return last_words(GAVE_UP, &advice(&error)),
-                Ok(None) | Err(RecvTimeoutError::Disconnected) => {
+                Ok((_, Some(Ended::GaveUp(error)))) => {
+                    self.shut_down();
+                    return last_words(GAVE_UP, &advice(&error));
+                }
+                Ok((_, None)) | Err(RecvTimeoutError::Disconnected) => {
                     return panicked("sync");
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if let Some(thread) = self.fallen() {
+            if let Some(thread) = self.dead_thread() {
                 return panicked(thread);
             }
-            if self.wake.is_shutdown()
+            if self.is_stopping()
                 && stopping.get_or_insert_with(Instant::now).elapsed() >= SHUTDOWN_GRACE - WATCH
             {
                 info!("stopped in the middle of a sync; the next start sweeps up");
                 return ExitCode::SUCCESS;
             }
-            if self.board.health().live {
-                stuck = None;
-            } else if stuck.get_or_insert_with(Instant::now).elapsed() >= GRACE {
-                return last_words(
-                    GAVE_UP,
-                    "the sync outlived its deadline and does not react; a restart recovers",
+            if let Some(target) = self.stuck_target() {
+                let line = format!(
+                    "the sync outlived its deadline and does not react (target {}); a restart \
+                     recovers",
+                    printable(&target)
                 );
+                return last_words(GAVE_UP, &line);
             }
         }
     }
 
-    /// A thread that has ended, of those that never do.
-    fn fallen(&self) -> Option<&'static str> {
-        if self.signals.is_finished() {
+    fn is_stopping(&self) -> bool {
+        self.targets.iter().any(|target| target.wake.is_shutdown())
+    }
+
+    /// A thread that has ended although it never does.
+    fn dead_thread(&self) -> Option<&'static str> {
+        if self.signals.as_ref().is_some_and(JoinHandle::is_finished) {
             return Some("signals");
         }
-        let served = self
+        let serves = self
             .server
             .as_ref()
             .is_none_or(|server| !server.has_ended());
-        (!served).then_some("serve")
+        (!serves).then_some("serve")
     }
+
+    /// The name of a target whose heartbeat has been overdue for [`GRACE`].
+    fn stuck_target(&mut self) -> Option<String> {
+        let now = Instant::now();
+        for target in &mut self.targets {
+            if target.ended || target.heartbeat.is_alive(now) {
+                target.stuck = None;
+            } else if target.stuck.get_or_insert(now).elapsed() >= GRACE {
+                return Some(target.name.clone());
+            }
+        }
+        None
+    }
+}
+
+/// Starts the thread of one target.
+fn start_target(
+    index: usize,
+    served: Served,
+    settings: Arc<Target>,
+    heartbeat: Arc<Heartbeat>,
+    sender: &mpsc::Sender<(usize, Option<Ended>)>,
+) -> Result<RunningTarget, StartError> {
+    let span = target_span(&settings);
+    let _entered = span.enter();
+    info!(
+        version = crate::cli::VERSION,
+        repo = %settings.remote.url,
+        reference = %settings.reference,
+        link = %settings.layout.link.display(),
+        "starting"
+    );
+    let Served {
+        status,
+        metrics,
+        wake,
+    } = served;
+    let mut observers = Observers::default();
+    observers.add(metrics);
+    observers.add(status);
+    observers.add(Log::default());
+    if !settings.files.is_empty() {
+        let files = Files::new(&settings.name, settings.files.clone());
+        let files = Deferred::spawn("files", files).map_err(no_thread)?;
+        observers.add_deferred(files);
+    }
+    let syncer = Syncer::new(settings.clone(), Vec::new()).map_err(|error| advice(&error))?;
+    let target = RunningTarget {
+        name: settings.name.clone(),
+        wake: wake.clone(),
+        heartbeat: heartbeat.clone(),
+        stuck: None,
+        ended: false,
+    };
+    let follower = Follower::new(settings, syncer, wake, heartbeat, observers);
+    let sender = sender.clone();
+    let span = span.clone();
+    std::thread::Builder::new()
+        .name("sync".to_owned())
+        .spawn(move || {
+            let _entered = span.enter();
+            let end = panic::catch_unwind(AssertUnwindSafe(|| follower.run()));
+            // The watcher is there for as long as the process is.
+            let _ = sender.send((index, end.ok()));
+        })
+        .map_err(no_thread)?;
+    Ok(target)
+}
+
+fn wakes_for(config: &Config) -> Vec<Arc<Wake>> {
+    config.targets.iter().map(|_| Wake::new()).collect()
+}
+
+fn target_span(target: &Target) -> Span {
+    error_span!("sync", target = target.name)
+}
+
+/// Without one of its threads the process does not begin.
+fn no_thread(error: io::Error) -> String {
+    format!("cannot start a thread: {error}; raise the limit on threads (pids limit, ulimit -u)")
 }
 
 /// The error with its causes and what to do about it, on one line.
@@ -225,42 +358,37 @@ mod tests {
 
     /// A metric whose collection panics, on the thread that answers a scrape.
     #[derive(Debug)]
-    struct Mine;
+    struct Panicking;
 
-    impl Collector for Mine {
+    impl Collector for Panicking {
         fn encode(&self, _encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
             panic!("for the test");
         }
     }
 
-    /// A process whose sync goes on for ever.
-    fn running(
-        signals: JoinHandle<()>,
-        server: Option<serve::Server>,
-    ) -> (mpsc::Sender<Option<Ended>>, Running) {
+    /// A process whose sync thread never returns.
+    fn running(signals: JoinHandle<()>) -> (mpsc::Sender<(usize, Option<Ended>)>, Running) {
         let (sender, ended) = mpsc::channel();
-        let identity = Identity {
-            target: "current".to_owned(),
-            repo: String::new(),
-            reference: String::new(),
-            link: String::new(),
-            version: String::new(),
-        };
-        let board = Board::new(identity, None);
-        board.heartbeat(Duration::from_secs(3600));
+        let heartbeat = Arc::new(Heartbeat::new());
+        heartbeat.beat(Duration::from_secs(3600));
         let running = Running {
-            wake: Wake::new(),
-            board,
+            targets: vec![RunningTarget {
+                name: "current".to_owned(),
+                wake: Wake::new(),
+                heartbeat,
+                stuck: None,
+                ended: false,
+            }],
             ended,
-            signals,
-            server,
+            signals: Some(signals),
+            server: None,
         };
         (sender, running)
     }
 
-    fn assert_falls(running: Running, thread: &str) {
+    fn assert_dies(running: Running, thread: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while running.fallen() != Some(thread) {
+        while running.dead_thread() != Some(thread) {
             assert!(Instant::now() < deadline, "the end of {thread} is not seen");
             std::thread::yield_now();
         }
@@ -269,37 +397,34 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_thread_that_serves_ends_the_process() {
-        let for_ever = std::thread::spawn(|| {
+        let parked = std::thread::spawn(|| {
             loop {
                 std::thread::park();
             }
         });
-        let (_sync, mut running) = running(for_ever, None);
+        let (_sync, mut running) = running(parked);
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry, "current");
-        registry.register_collector(Box::new(Mine));
+        registry.register_collector(Box::new(Panicking));
         let shared = Shared {
-            board: running.board.clone(),
+            targets: Vec::new(),
             registry,
-            metrics,
-            wake: running.wake.clone(),
             nudge: None,
         };
         let bind: Bind = "127.0.0.1:0".parse().unwrap();
         let server = serve::start(bind, Arc::new(shared)).unwrap();
         let mut client = TcpStream::connect(server.local_addr()).unwrap();
         running.server = Some(server);
-        assert_eq!(running.fallen(), None);
+        assert_eq!(running.dead_thread(), None);
         client
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             .unwrap();
-        assert_falls(running, "serve");
+        assert_dies(running, "serve");
     }
 
     #[test]
     fn a_panic_of_the_thread_that_hears_signals_ends_the_process() {
         let signals = std::thread::spawn(|| panic!("for the test"));
-        let (_sync, running) = running(signals, None);
-        assert_falls(running, "signals");
+        let (_sync, running) = running(signals);
+        assert_dies(running, "signals");
     }
 }

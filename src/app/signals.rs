@@ -27,31 +27,32 @@ pub enum Signal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotASignal;
 
-/// Routes SIGTERM and SIGINT to [`Wake::shutdown`], and `sync_on` to [`Wake::nudge`].
+/// Routes SIGTERM and SIGINT to [`Wake::shutdown`], and `sync_on` to [`Wake::nudge`], of each wake.
 ///
 /// Handlers are needed even where the default action would do: the kernel ignores the default
 /// action for PID 1 (signal(7), pid_namespaces(7)). Every other signal keeps its disposition.
 ///
-/// The thread that is returned serves them for ever: when it ends, nobody does.
+/// The returned thread handles them and never ends by itself.
 ///
 /// # Errors
 /// When the handlers or the thread that serves them cannot be set up.
-pub fn install(wake: &Arc<Wake>, sync_on: Option<Signal>) -> io::Result<JoinHandle<()>> {
+pub fn install(wakes: Vec<Arc<Wake>>, sync_on: Option<Signal>) -> io::Result<JoinHandle<()>> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let nudging = sync_on.map(Signal::number);
     if let Some(number) = nudging {
         signals.add_signal(number)?;
     }
-    let wake = wake.clone();
     std::thread::Builder::new()
         .name("signals".to_owned())
         .stack_size(64 << 10)
         .spawn(move || {
             for signal in signals.forever() {
-                if Some(signal) == nudging {
-                    wake.nudge();
-                } else {
-                    wake.shutdown();
+                for wake in &wakes {
+                    if Some(signal) == nudging {
+                        wake.nudge();
+                    } else {
+                        wake.shutdown();
+                    }
                 }
             }
         })
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn the_chosen_signal_nudges() {
         let wake = Wake::new();
-        install(&wake, Some(Signal::Usr2)).unwrap();
+        install(vec![wake.clone()], Some(Signal::Usr2)).unwrap();
         signal_hook::low_level::raise(SIGUSR2).unwrap();
         assert_eq!(wake.wait(LONG), Woken::Nudged);
     }

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod durations;
 pub mod error;
 pub mod files;
+pub mod heartbeat;
 pub mod repo_url;
 pub mod secret;
 pub mod text;

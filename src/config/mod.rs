@@ -14,6 +14,7 @@ use crate::base::commit::Commit;
 use crate::base::repo_url::RepoUrl;
 use crate::base::secret::Secret;
 use crate::cli::{self, Flags, LogFormat};
+use crate::notify::files::FileSettings;
 use crate::remote::{Auth, ProxyConfig, RefName, RemoteConfig};
 use crate::serve::bind::Bind;
 use crate::serve::nudge::NudgeConfig;
@@ -23,16 +24,12 @@ use crate::volume::{Layout, PublishMode};
 /// Everything the process needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// The one thing to keep equal to a ref.
-    pub target: Target,
-    /// When to try, and when to give up.
-    pub schedule: ScheduleConfig,
+    /// The targets to keep equal to their refs. The flags configure one.
+    pub targets: Vec<Target>,
     /// What is served over HTTP, if anything.
     pub serve: Option<ServeConfig>,
     /// The signal that means "poll now".
     pub sync_on_signal: Option<Signal>,
-    /// How old the last successful poll may be before the target counts as stale.
-    pub max_staleness: Option<Duration>,
 }
 
 /// A repository, a ref and a link: what one sync cycle works on.
@@ -58,10 +55,12 @@ pub struct Target {
     pub keep: usize,
     /// How long a retired tree stays readable.
     pub stale_timeout: Duration,
-    /// Touched after every publish; absolute.
-    pub touch_files: Vec<PathBuf>,
-    /// Holds the last error; absolute.
-    pub error_file: Option<PathBuf>,
+    /// When to try, and when to give up.
+    pub schedule: ScheduleConfig,
+    /// How old the last successful poll may be before the target counts as stale.
+    pub max_staleness: Option<Duration>,
+    /// The files that tell others what happened.
+    pub files: FileSettings,
 }
 
 /// When to try, and when to give up.
@@ -232,8 +231,12 @@ impl Config {
             publish_on_paths,
             keep: flags.keep,
             stale_timeout: flags.stale_timeout,
-            touch_files: flags.touch_file.iter().map(below_root).collect(),
-            error_file: flags.error_file.as_ref().map(below_root),
+            schedule: schedule(&flags),
+            max_staleness: flags.max_staleness,
+            files: FileSettings {
+                touch_files: flags.touch_file.iter().map(below_root).collect(),
+                error_file: flags.error_file.as_ref().map(below_root),
+            },
             name,
         };
 
@@ -247,14 +250,12 @@ impl Config {
             return Err(bad("--nudge-token-file", "it needs --http-bind"));
         }
         Ok(Self {
-            target,
-            schedule: schedule(&flags),
+            targets: vec![target],
             serve,
             sync_on_signal: non_empty(flags.sync_on_signal.clone())
                 .map(|signal| signal.parse())
                 .transpose()
                 .map_err(|error: NotASignal| bad("--sync-on-signal", &error.to_string()))?,
-            max_staleness: flags.max_staleness,
         })
     }
 }
@@ -599,9 +600,9 @@ mod tests {
     #[test]
     fn paths_become_absolute_and_clean() {
         let config = with_repo(&["--link", "../elsewhere/./docs", "--touch-file", "t"]).unwrap();
-        assert_eq!(config.target.layout.link, Path::new("/elsewhere/docs"));
-        assert_eq!(config.target.name, "docs");
-        assert_eq!(config.target.touch_files, [PathBuf::from("/v/t")]);
+        assert_eq!(config.targets[0].layout.link, Path::new("/elsewhere/docs"));
+        assert_eq!(config.targets[0].name, "docs");
+        assert_eq!(config.targets[0].files.touch_files, [PathBuf::from("/v/t")]);
     }
 
     #[test]
@@ -685,7 +686,11 @@ mod tests {
             credential,
         ])
         .unwrap();
-        let auth = |url: &str| config.target.remote_for(&RepoUrl::parse(url).unwrap()).auth;
+        let auth = |url: &str| {
+            config.targets[0]
+                .remote_for(&RepoUrl::parse(url).unwrap())
+                .auth
+        };
         assert_eq!(auth("https://h/sub").username.as_deref(), Some("me"));
         assert_eq!(auth("https://h:444/sub").username, None);
         assert_eq!(auth("https://other/team/x").username.as_deref(), Some("u"));
@@ -693,7 +698,7 @@ mod tests {
         let Ok(RepoUrl::Http(sub)) = RepoUrl::parse("https://h/sub") else {
             panic!()
         };
-        let RepoUrl::Http(sent) = config.target.remote_for(&RepoUrl::Http(sub)).url else {
+        let RepoUrl::Http(sent) = config.targets[0].remote_for(&RepoUrl::Http(sub)).url else {
             panic!()
         };
         assert_eq!(sent.password, Some(Secret::new("mine")));
@@ -701,7 +706,11 @@ mod tests {
 
     #[test]
     fn one_time_gives_up_at_the_first_failure_unless_told_otherwise() {
-        let limit = |args: &[&str]| with_repo(args).unwrap().schedule.init_max_failures;
+        let limit = |args: &[&str]| {
+            with_repo(args).unwrap().targets[0]
+                .schedule
+                .init_max_failures
+        };
         assert_eq!(limit(&["--one-time"]), Some(0));
         assert_eq!(limit(&["--one-time", "--init-max-failures", "3"]), Some(3));
         assert_eq!(limit(&[]), None);

@@ -1,24 +1,38 @@
-//! What others are told through files: a touch file after a publish, an error file while a sync
-//! fails, the termination message at the end.
+//! The observer that tells others through files: a touch file after each publish, and an error file
+//! that exists while a sync fails.
 //!
-//! This module runs no commands and sends no requests.
+//! It runs deferred, because a file may lie on a slow volume.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 use serde::Serialize;
+use tracing::warn;
 
+use super::event::Failure;
+use super::{Event, Observer};
 use crate::base::error::{Stage, SyncError};
+use crate::base::files;
 
-/// Where Kubernetes reads a container's last words: at most 4096 bytes
-/// (`terminationMessagePath` in the Pod API).
-pub const TERMINATION_LOG: &str = "/dev/termination-log";
+/// Which files to keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileSettings {
+    /// Touched after every publish; absolute.
+    pub touch_files: Vec<PathBuf>,
+    /// Holds the last error; absolute.
+    pub error_file: Option<PathBuf>,
+}
 
-/// The bytes of a termination message that Kubernetes keeps.
-const TERMINATION_LIMIT: usize = 4096;
+/// Keeps the touch files and the error file of one target.
+#[derive(Debug)]
+pub struct Files {
+    target: String,
+    settings: FileSettings,
+    /// Whether an error file may exist: at first one of an earlier process may.
+    error_may_exist: bool,
+}
 
 /// The content of the error file.
 #[derive(Serialize)]
@@ -26,156 +40,160 @@ struct LastError<'a> {
     target: &'a str,
     stage: &'static str,
     reason: &'static str,
-    message: String,
+    message: &'a str,
     hint: Option<&'a str>,
     at: String,
 }
 
-/// Creates each file, or sets its times to now.
-///
-/// # Errors
-/// The first file that cannot be touched, after all were tried; stage `notify`.
-pub fn touch(files: &[PathBuf]) -> Result<(), SyncError> {
-    files
-        .iter()
-        .filter_map(|file| {
-            touch_one(file)
-                .err()
-                .map(|cause| SyncError::disk(Stage::Notify, "touch", file, cause))
-        })
-        .reduce(|first, _| first)
-        .map_or(Ok(()), Err)
-}
-
-/// Writes the error as one JSON object, replacing the file atomically.
-///
-/// # Errors
-/// When the file's directory does not take it; stage `notify`.
-pub fn write_error(file: &Path, target: &str, error: &SyncError) -> Result<(), SyncError> {
-    let last = LastError {
-        target,
-        stage: error.stage.as_str(),
-        reason: error.reason.as_str(),
-        message: error.chain(),
-        hint: error.hint(),
-        at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-    };
-    serde_json::to_vec(&last)
-        .map_err(io::Error::from)
-        .and_then(|json| replace(file, &json))
-        .map_err(|cause| SyncError::disk(Stage::Notify, "write the error file", file, cause))
-}
-
-/// Removes the error file; one that does not exist is no error.
-///
-/// # Errors
-/// When it exists and cannot be removed; stage `notify`.
-pub fn clear_error(file: &Path) -> Result<(), SyncError> {
-    match fs::remove_file(file) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(SyncError::disk(
-            Stage::Notify,
-            "remove the error file",
-            file,
-            cause,
-        )),
-        _ => Ok(()),
+impl FileSettings {
+    /// Whether there is any file to keep.
+    pub fn is_empty(&self) -> bool {
+        self.touch_files.is_empty() && self.error_file.is_none()
     }
 }
 
-/// Leaves the last words where Kubernetes looks for them, if the file exists.
-///
-/// Best effort: the same line has gone to standard error, and there is nobody left to tell.
-pub fn write_termination_message(file: &Path, line: &str) {
-    let mut end = line.len().min(TERMINATION_LIMIT);
-    while !line.is_char_boundary(end) {
-        end -= 1;
+impl Files {
+    /// An observer for the target of that name.
+    pub fn new(target: &str, settings: FileSettings) -> Self {
+        Self {
+            target: target.to_owned(),
+            settings,
+            error_may_exist: true,
+        }
     }
-    if let Ok(mut file) = File::options().write(true).truncate(true).open(file) {
-        let _ = file.write_all(&line.as_bytes()[..end]);
+
+    /// Touches every file, also after one of them failed.
+    fn touch(&self) {
+        for file in &self.settings.touch_files {
+            if let Err(cause) = files::touch(file) {
+                report(&SyncError::disk(Stage::Notify, "touch", file, cause));
+            }
+        }
+    }
+
+    fn write_error(&mut self, failure: &Failure) {
+        let Some(file) = &self.settings.error_file else {
+            return;
+        };
+        self.error_may_exist = true;
+        let last = LastError {
+            target: &self.target,
+            stage: failure.stage.as_str(),
+            reason: failure.reason.as_str(),
+            message: &failure.message,
+            hint: failure.hint.as_deref(),
+            at: humantime::format_rfc3339_seconds(failure.at.max(SystemTime::UNIX_EPOCH))
+                .to_string(),
+        };
+        let written = serde_json::to_vec(&last)
+            .map_err(io::Error::from)
+            .and_then(|json| files::replace(file, &json));
+        if let Err(cause) = written {
+            report(&SyncError::disk(
+                Stage::Notify,
+                "write the error file",
+                file,
+                cause,
+            ));
+        }
+    }
+
+    fn clear_error(&mut self) {
+        let Some(file) = &self.settings.error_file else {
+            return;
+        };
+        if !std::mem::replace(&mut self.error_may_exist, false) {
+            return;
+        }
+        match fs::remove_file(file) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                // The next success tries again.
+                self.error_may_exist = true;
+                report(&SyncError::disk(
+                    Stage::Notify,
+                    "remove the error file",
+                    file,
+                    cause,
+                ));
+            }
+            _ => {}
+        }
     }
 }
 
-fn touch_one(file: &Path) -> io::Result<()> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(file)
-        .map(drop)?;
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
-    let times = Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    utimensat(CWD, file, &times, AtFlags::empty()).map_err(io::Error::from)
+impl Observer for Files {
+    fn observe(&mut self, event: &Event) {
+        match event {
+            Event::Published(_) => {
+                self.touch();
+                self.clear_error();
+            }
+            Event::Unchanged => self.clear_error(),
+            Event::Failed(failure) => self.write_error(failure),
+            _ => {}
+        }
+    }
 }
 
-fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
-    let mut temporary = file.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    fs::write(&temporary, content)?;
-    fs::rename(&temporary, file)
+/// The tree is published, so a file that cannot be written is no failed sync.
+fn report(error: &SyncError) {
+    warn!(
+        error = error.chain(),
+        hint = error.hint(),
+        "a file that tells others about the sync was not updated"
+    );
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::base::error::Reason;
+    use crate::notify::event::AfterFailure;
 
-    #[test]
-    fn a_touched_file_exists_and_an_existing_one_keeps_its_content() {
-        let dir = tempfile::tempdir().unwrap();
-        let (new, old) = (dir.path().join("new"), dir.path().join("old"));
-        fs::write(&old, "kept").unwrap();
-        let past = SystemTime::UNIX_EPOCH;
-        File::options()
-            .write(true)
-            .open(&old)
-            .unwrap()
-            .set_modified(past)
-            .unwrap();
-        touch(&[new.clone(), old.clone()]).unwrap();
-        assert!(new.exists());
-        assert_eq!(fs::read(&old).unwrap(), b"kept");
-        assert!(fs::metadata(&old).unwrap().modified().unwrap() > past);
+    fn failed() -> Event {
+        let error = SyncError::new(Stage::Poll, Reason::Auth, "refused").with_hint("try harder");
+        Event::Failed(Failure::new(
+            &error,
+            1,
+            AfterFailure::RetryIn(Duration::from_secs(1)),
+        ))
     }
 
     #[test]
-    fn one_file_that_cannot_be_touched_does_not_keep_the_others_from_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let (lost, fine) = (dir.path().join("no/such"), dir.path().join("fine"));
-        let error = touch(&[lost, fine.clone()]).unwrap_err();
-        assert_eq!((error.stage, error.reason), (Stage::Notify, Reason::Disk));
-        assert!(fine.exists());
-    }
-
-    #[test]
-    fn the_error_file_holds_the_error_until_it_is_cleared() {
+    fn the_error_file_holds_the_error_until_a_sync_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("error.json");
-        let error = SyncError::new(Stage::Poll, Reason::Auth, "refused").with_hint("try harder");
-        write_error(&file, "docs", &error).unwrap();
+        let settings = FileSettings {
+            error_file: Some(file.clone()),
+            ..FileSettings::default()
+        };
+        let mut observer = Files::new("docs", settings);
+        observer.observe(&failed());
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        assert_eq!(json["reason"], "auth");
+        assert_eq!(
+            (&json["target"], &json["reason"]),
+            (&"docs".into(), &"auth".into())
+        );
         assert_eq!(json["hint"], "try harder");
-        clear_error(&file).unwrap();
-        clear_error(&file).unwrap();
+        observer.observe(&Event::Unchanged);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_termination_message_is_cut_at_a_character_and_replaces_an_earlier_one() {
+    fn the_first_success_removes_the_error_file_of_an_earlier_process() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("log");
-        write_termination_message(&file, "nobody creates it");
+        let file = dir.path().join("error.json");
+        fs::write(&file, "{}").unwrap();
+        let settings = FileSettings {
+            error_file: Some(file.clone()),
+            ..FileSettings::default()
+        };
+        let mut observer = Files::new("docs", settings);
+        observer.observe(&Event::Attempt);
+        assert!(file.exists());
+        observer.observe(&Event::Unchanged);
         assert!(!file.exists());
-        fs::write(&file, "").unwrap();
-        write_termination_message(&file, &"é".repeat(3000));
-        assert_eq!(fs::read_to_string(&file).unwrap(), "é".repeat(2048));
-        write_termination_message(&file, "shorter");
-        assert_eq!(fs::read_to_string(&file).unwrap(), "shorter");
     }
 }

@@ -1,7 +1,7 @@
-//! What is known about the target, for `/status`, for health and for the termination message.
+//! The observer behind `/status` and the health probes.
 //!
-//! The sync thread writes, everybody else reads; the lock is held only to copy. Whether something
-//! is late is judged on the monotonic clock, so that a clock jump moves only what is displayed.
+//! The sync thread writes, other threads read; the lock is held only to copy. Lateness is judged
+//! on the monotonic clock, so a jump of the wall clock changes only the times that are displayed.
 //! This module does not decide what follows from its answers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::base::commit::Commit;
-use crate::base::error::SyncError;
+use crate::base::heartbeat::Heartbeat;
 use crate::base::text::excerpt;
-
-/// How late a heartbeat may be before the loop counts as stuck.
-pub const GRACE: Duration = Duration::from_secs(10);
-
-/// How soon after [`Board::new`] the first heartbeat is expected.
-pub const START: Duration = Duration::from_secs(60);
+use crate::notify::event::ShownCommit;
+use crate::notify::{Event, Observer};
 
 /// The longest subject, author or message shown, in characters: a repository sets no limit.
 const MAX_SHOWN: usize = 1024;
@@ -25,10 +20,17 @@ const MAX_SHOWN: usize = 1024;
 /// The last second that RFC 3339 can express: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The state of one target.
+/// The state of one target, shared between the thread that observes and those that answer.
+#[derive(Clone, Debug)]
+pub struct TargetStatus {
+    shared: Arc<Shared>,
+}
+
 #[derive(Debug)]
-pub struct Board {
+struct Shared {
+    identity: Identity,
     max_staleness: Option<Duration>,
+    heartbeat: Arc<Heartbeat>,
     state: Mutex<State>,
 }
 
@@ -48,19 +50,6 @@ pub struct Identity {
     pub version: String,
 }
 
-/// The commit that the link shows.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    /// Its full id.
-    pub id: Commit,
-    /// The first line of its message, as it is in the repository.
-    pub subject: String,
-    /// The author's name, as it is in the repository.
-    pub author: String,
-    /// The committer's time, in seconds since the epoch; anything goes.
-    pub time: i64,
-}
-
 /// Answers for probes and alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
@@ -72,7 +61,7 @@ pub struct Health {
     pub stale: bool,
 }
 
-/// A copy of the board, in the form that `/status` shows. Times are RFC 3339, in UTC.
+/// A copy of the state, in the form that `/status` shows. Times are RFC 3339, in UTC.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
     /// What does not change.
@@ -129,7 +118,6 @@ pub struct ErrorShown {
 
 #[derive(Debug)]
 struct State {
-    identity: Identity,
     commit: Option<CommitShown>,
     published_at: Option<SystemTime>,
     last_attempt: Option<SystemTime>,
@@ -140,93 +128,39 @@ struct State {
     consecutive_failures: u64,
     next_poll: Option<SystemTime>,
     revisions_kept: usize,
-    /// When the next heartbeat is overdue; a time that the clock cannot express never comes.
-    heartbeat_due: Option<Instant>,
 }
 
-impl Board {
-    /// The board of a target that has done nothing yet. Its first heartbeat is due within
-    /// [`START`].
-    pub fn new(identity: Identity, max_staleness: Option<Duration>) -> Arc<Self> {
-        let now = Instant::now();
-        Arc::new(Self {
-            max_staleness,
-            state: Mutex::new(State {
+impl TargetStatus {
+    /// The status of a target that has done nothing yet.
+    pub fn new(
+        identity: Identity,
+        max_staleness: Option<Duration>,
+        heartbeat: Arc<Heartbeat>,
+    ) -> Self {
+        let state = State {
+            commit: None,
+            published_at: None,
+            last_attempt: None,
+            last_success: None,
+            fresh_since: Instant::now(),
+            last_error: None,
+            consecutive_failures: 0,
+            next_poll: None,
+            revisions_kept: 0,
+        };
+        Self {
+            shared: Arc::new(Shared {
                 identity,
-                commit: None,
-                published_at: None,
-                last_attempt: None,
-                last_success: None,
-                fresh_since: now,
-                last_error: None,
-                consecutive_failures: 0,
-                next_poll: None,
-                revisions_kept: 0,
-                heartbeat_due: now.checked_add(START),
+                max_staleness,
+                heartbeat,
+                state: Mutex::new(state),
             }),
-        })
-    }
-
-    /// The loop is alive, and will say so again within `within`, whatever happens. Liveness fails
-    /// when it does not, [`GRACE`] later.
-    pub fn heartbeat(&self, within: Duration) {
-        self.state().heartbeat_due = Instant::now().checked_add(within);
-    }
-
-    /// A cycle begins.
-    pub fn attempt_started(&self) {
-        let mut state = self.state();
-        state.last_attempt = Some(SystemTime::now());
-        state.next_poll = None;
-    }
-
-    /// A cycle ended without a failure, whether or not it published.
-    pub fn succeeded(&self) {
-        let mut state = self.state();
-        state.last_success = Some(SystemTime::now());
-        state.fresh_since = Instant::now();
-        state.consecutive_failures = 0;
-    }
-
-    /// A cycle failed. A shutdown is no failure and changes nothing.
-    pub fn failed(&self, error: &SyncError) {
-        if error.is_cancelled() {
-            return;
         }
-        let shown = ErrorShown {
-            stage: error.stage.as_str(),
-            reason: error.reason.as_str(),
-            message: shown(&error.chain()),
-            hint: error.hint().map(shown),
-            at: rfc3339(SystemTime::now()),
-        };
-        let mut state = self.state();
-        state.last_error = Some(shown);
-        state.consecutive_failures += 1;
     }
 
-    /// The link shows `commit` since `at`: after a publish, and once after a start that found the
-    /// link on a complete tree. From now on there is something to be ready with.
-    pub fn published(&self, commit: &Shown, at: SystemTime) {
-        let commit = CommitShown {
-            id: commit.id.to_string(),
-            subject: shown(&commit.subject),
-            author: shown(&commit.author),
-            time: rfc3339(from_epoch(commit.time)),
-        };
-        let mut state = self.state();
-        state.commit = Some(commit);
-        state.published_at = Some(at);
-    }
-
-    /// That many complete trees are on the volume.
-    pub fn revisions_kept(&self, count: usize) {
-        self.state().revisions_kept = count;
-    }
-
-    /// The next poll is due in `wait`.
-    pub fn next_poll(&self, wait: Duration) {
-        self.state().next_poll = SystemTime::now().checked_add(wait);
+    /// The name of the target.
+    pub fn target(&self) -> &str {
+        &self.shared.identity.target
     }
 
     /// The answers for probes as of now.
@@ -236,15 +170,15 @@ impl Board {
 
     /// The answers for probes as of `now`.
     pub fn health_at(&self, now: Instant) -> Health {
-        self.state().health(self.max_staleness, now)
+        self.health_of(&self.state(), now)
     }
 
     /// Everything, as of now.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state();
         Snapshot {
-            identity: state.identity.clone(),
-            health: state.health(self.max_staleness, Instant::now()),
+            identity: self.shared.identity.clone(),
+            health: self.health_of(&state, Instant::now()),
             commit: state.commit.clone(),
             published_at: state.published_at.map(rfc3339),
             last_attempt: state.last_attempt.map(rfc3339),
@@ -256,23 +190,80 @@ impl Board {
         }
     }
 
+    fn health_of(&self, state: &State, now: Instant) -> Health {
+        let age = now.saturating_duration_since(state.fresh_since);
+        let stale = self.shared.max_staleness.is_some_and(|max| age > max);
+        Health {
+            live: self.shared.heartbeat.is_alive(now),
+            ready: state.commit.is_some() && !stale,
+            stale,
+        }
+    }
+
     /// Each writer leaves the state whole at every step, so a poisoned lock is as good as a sound
     /// one.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for TargetStatus {
+    fn observe(&mut self, event: &Event) {
+        let mut state = self.state();
+        match event {
+            Event::Attempt => {
+                state.last_attempt = Some(SystemTime::now());
+                state.next_poll = None;
+            }
+            Event::Found(found) => state.shows(&found.commit, found.since),
+            Event::Published(published) => {
+                state.shows(&published.to, published.at);
+                state.succeeded();
+            }
+            Event::Unchanged | Event::Rejected(_) => state.succeeded(),
+            Event::Failed(failure) => {
+                state.last_error = Some(ErrorShown {
+                    stage: failure.stage.as_str(),
+                    reason: failure.reason.as_str(),
+                    message: shown(&failure.message),
+                    hint: failure.hint.as_deref().map(shown),
+                    at: rfc3339(failure.at),
+                });
+                state.consecutive_failures = failure.consecutive;
+            }
+            Event::Pruned(pruned) => state.revisions_kept = pruned.revisions,
+            Event::Waiting { next_poll } => {
+                state.next_poll = SystemTime::now().checked_add(*next_poll);
+            }
+            Event::Started
+            | Event::Finished(_)
+            | Event::Recovered { .. }
+            | Event::Damaged { .. }
+            | Event::Restored { .. }
+            | Event::HousekeepingFailed(_)
+            | Event::Stopped => {}
+        }
     }
 }
 
 impl State {
-    fn health(&self, max_staleness: Option<Duration>, now: Instant) -> Health {
-        let late = |due: Instant| now.saturating_duration_since(due) > GRACE;
-        let age = now.saturating_duration_since(self.fresh_since);
-        let stale = max_staleness.is_some_and(|max| age > max);
-        Health {
-            live: !self.heartbeat_due.is_some_and(late),
-            ready: self.commit.is_some() && !stale,
-            stale,
-        }
+    fn shows(&mut self, commit: &ShownCommit, since: SystemTime) {
+        self.commit = Some(CommitShown {
+            id: commit.id.to_string(),
+            subject: shown(&commit.subject),
+            author: shown(&commit.author),
+            time: rfc3339(from_epoch(commit.time)),
+        });
+        self.published_at = Some(since);
+    }
+
+    fn succeeded(&mut self) {
+        self.last_success = Some(SystemTime::now());
+        self.fresh_since = Instant::now();
+        self.consecutive_failures = 0;
     }
 }
 
@@ -296,10 +287,11 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::error::{Reason, Stage};
+    use crate::base::error::{Reason, Stage, SyncError};
+    use crate::notify::event::{AfterFailure, Failure, Found};
 
-    fn commit() -> Shown {
-        Shown {
+    fn commit() -> ShownCommit {
+        ShownCommit {
             id: "a".repeat(40).parse().unwrap(),
             subject: "Say \u{1b}[31mhello".to_owned(),
             author: "A. U. Thor".to_owned(),
@@ -307,74 +299,74 @@ mod tests {
         }
     }
 
+    fn status(max_staleness: Option<Duration>) -> TargetStatus {
+        TargetStatus::new(Identity::default(), max_staleness, Arc::default())
+    }
+
+    fn found(commit: ShownCommit, since: SystemTime) -> Event {
+        Event::Found(Found { commit, since })
+    }
+
+    fn failed(consecutive: u64) -> Event {
+        let error = SyncError::new(Stage::Poll, Reason::Auth, "no").with_hint("log in");
+        Event::Failed(Failure::new(&error, consecutive, AfterFailure::GiveUp))
+    }
+
     #[test]
     fn ready_means_published_once() {
-        let board = Board::new(Identity::default(), None);
-        board.succeeded();
-        assert!(!board.health().ready);
-        board.published(&commit(), SystemTime::now());
-        board.failed(&SyncError::new(Stage::Poll, Reason::Network, "gone"));
+        let mut status = status(None);
+        status.observe(&Event::Unchanged);
+        assert!(!status.health().ready);
+        status.observe(&found(commit(), SystemTime::now()));
+        status.observe(&failed(1));
         let next_year = Instant::now() + Duration::from_secs(365 * 86_400);
-        assert!(board.health_at(next_year).ready);
-        assert!(!board.health_at(next_year).stale);
+        assert!(status.health_at(next_year).ready);
+        assert!(!status.health_at(next_year).stale);
     }
 
     #[test]
     fn staleness_counts_from_the_last_success_and_takes_readiness_away() {
         let max = Duration::from_secs(60);
-        let board = Board::new(Identity::default(), Some(max));
+        let mut status = status(Some(max));
         let start = Instant::now();
-        assert!(board.health_at(start + max * 2).stale, "it never succeeded");
-        board.published(&commit(), SystemTime::now());
-        board.succeeded();
-        let fresh = board.health_at(start + max);
+        assert!(
+            status.health_at(start + max * 2).stale,
+            "it never succeeded"
+        );
+        status.observe(&found(commit(), SystemTime::now()));
+        status.observe(&Event::Unchanged);
+        let fresh = status.health_at(start + max);
         assert!(fresh.ready && !fresh.stale);
-        let stale = board.health_at(Instant::now() + max + Duration::from_millis(1));
+        let stale = status.health_at(Instant::now() + max + Duration::from_millis(1));
         assert!(!stale.ready && stale.stale && stale.live == fresh.live);
     }
 
     #[test]
-    fn only_an_overdue_heartbeat_is_not_live() {
-        let board = Board::new(Identity::default(), None);
-        let start = Instant::now();
-        let moment = Duration::from_secs(1);
-        assert!(board.health_at(start + START + GRACE - moment).live);
-        assert!(!board.health_at(start + START + GRACE + moment).live);
-        let within = Duration::from_secs(3600);
-        board.heartbeat(within);
-        assert!(board.health_at(start + within + GRACE).live);
-        assert!(!board.health_at(start + within + GRACE + moment).live);
-        board.heartbeat(Duration::MAX);
-        assert!(board.health_at(start + within * 1000).live);
-    }
-
-    #[test]
-    fn failures_count_until_a_success_and_a_shutdown_is_none() {
-        let board = Board::new(Identity::default(), None);
-        board.failed(&SyncError::new(Stage::Poll, Reason::Auth, "no").with_hint("log in"));
-        board.failed(&SyncError::new(Stage::Fetch, Reason::Cancelled, "bye"));
-        let snapshot = board.snapshot();
+    fn failures_count_until_a_success_and_the_last_error_stays() {
+        let mut status = status(None);
+        status.observe(&failed(1));
+        let snapshot = status.snapshot();
         assert_eq!(snapshot.consecutive_failures, 1);
         let error = snapshot.last_error.unwrap();
         assert_eq!((error.stage, error.reason), ("poll", "auth"));
         assert_eq!(error.hint.as_deref(), Some("log in"));
-        board.succeeded();
-        assert_eq!(board.snapshot().consecutive_failures, 0);
-        assert!(board.snapshot().last_error.is_some());
+        status.observe(&Event::Unchanged);
+        assert_eq!(status.snapshot().consecutive_failures, 0);
+        assert!(status.snapshot().last_error.is_some());
     }
 
     #[test]
     fn a_commit_may_say_anything_of_itself() {
-        let board = Board::new(Identity::default(), None);
+        let mut status = status(None);
         let mut commit = commit();
-        board.published(&commit, SystemTime::now());
-        let shown = board.snapshot().commit.unwrap();
+        status.observe(&found(commit.clone(), SystemTime::now()));
+        let shown = status.snapshot().commit.unwrap();
         assert_eq!(shown.time, "9999-12-31T23:59:59.000Z");
         assert_eq!(shown.subject, "Say \\u{1b}[31mhello");
         commit.time = i64::MIN;
         commit.subject = "é".repeat(1 << 20);
-        board.published(&commit, UNIX_EPOCH - Duration::from_secs(1));
-        let snapshot = board.snapshot();
+        status.observe(&found(commit, UNIX_EPOCH - Duration::from_secs(1)));
+        let snapshot = status.snapshot();
         assert_eq!(
             snapshot.published_at.as_deref(),
             Some("1970-01-01T00:00:00.000Z")

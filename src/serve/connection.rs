@@ -14,9 +14,8 @@ use super::Shared;
 use super::limits::{
     Head, LINGER, MAX_BODY, MAX_HEAD, Method, READ_WITHIN, Refusal, SEND_WITHIN, parse_head,
 };
-use super::nudge::Gate;
+use super::nudge::{Gate, Nudge};
 use super::routes::{Reply, Route, route};
-use crate::observe::metrics::Provider;
 
 /// Reads of one client before the others have their turn.
 const READS_A_TURN: usize = 4;
@@ -53,7 +52,7 @@ enum Phase {
     /// The first bytes of the head; empty as long as nothing came.
     Head(Vec<u8>),
     /// The head was good; so many bytes of body are to come.
-    Body { left: u64, provider: Provider },
+    Body { left: u64, nudge: Nudge },
     /// An answer, and how much of it is sent. A client that may still be sending must `linger`.
     Answer {
         bytes: Vec<u8>,
@@ -171,12 +170,12 @@ impl Connection {
                     Err(refusal) => self.answer(refusal.into(), false, true),
                 }
             }
-            Phase::Body { left, provider } => {
-                let provider = *provider;
+            Phase::Body { left, nudge } => {
+                let nudge = *nudge;
                 let beyond = (read as u64).saturating_sub(*left);
                 *left = left.saturating_sub(read as u64);
                 if *left == 0 {
-                    self.nudged(provider, beyond > 0, context);
+                    self.nudged(nudge, beyond > 0, context);
                 }
             }
             Phase::Answer { .. } | Phase::Linger => {}
@@ -195,8 +194,8 @@ impl Connection {
         let Some(gate) = gate else {
             return self.answer(Reply::not_found(), head_only, linger);
         };
-        let provider = match gate.authenticate(head, &context.shared.metrics) {
-            Ok(provider) => provider,
+        let nudge = match gate.authenticate(head) {
+            Ok(nudge) => nudge,
             Err(reply) => return self.answer(reply, head_only, linger),
         };
         if head.body > MAX_BODY {
@@ -204,9 +203,9 @@ impl Connection {
         }
         let left = head.body.saturating_sub(beyond);
         if left == 0 {
-            return self.nudged(provider, linger, context);
+            return self.nudged(nudge, linger, context);
         }
-        self.phase = Phase::Body { left, provider };
+        self.phase = Phase::Body { left, nudge };
         if head.expects_continue && beyond == 0 {
             // The first bytes on this socket: they fit, or the client is gone.
             let _ = self.socket.write(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -214,10 +213,9 @@ impl Connection {
     }
 
     /// A nudge is complete.
-    fn nudged(&mut self, provider: Provider, linger: bool, context: &mut Context<'_>) {
+    fn nudged(&mut self, nudge: Nudge, linger: bool, context: &mut Context<'_>) {
         if let Some(gate) = context.gate {
-            let shared = context.shared;
-            let reply = gate.accept(provider, &shared.wake, &shared.metrics);
+            let reply = gate.accept(nudge);
             self.answer(reply, false, linger);
         }
     }

@@ -35,6 +35,8 @@ pub struct Head {
     pub method: Method,
     /// The path of the target, without query; as sent, not decoded.
     pub path: String,
+    /// What follows the first `?` of the target, without fragment; as sent, not decoded.
+    pub query: String,
     /// Bytes of body that follow.
     pub body: u64,
     /// The client waits for "100 Continue" before it sends the body.
@@ -103,6 +105,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
     if request.version == Some(1) && value("host").is_none() {
         return Err(Refusal::Bad("no Host header"));
     }
+    let target = request.path.unwrap_or_default();
     let head = Head {
         method: match request.method {
             Some("GET") => Method::Get,
@@ -110,7 +113,8 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
             Some("POST") => Method::Post,
             _ => Method::Other,
         },
-        path: path(request.path.unwrap_or_default()).to_owned(),
+        path: path(target).to_owned(),
+        query: query(target).to_owned(),
         body: body_length(request.headers)?,
         expects_continue: value("expect")
             .is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue")),
@@ -130,6 +134,12 @@ fn path(target: &str) -> &str {
         _ => target,
     };
     origin.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// The query of a target, without its question mark.
+fn query(target: &str) -> &str {
+    let target = target.split('#').next().unwrap_or_default();
+    target.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// The length that Content-Length announces. A length that is in doubt is refused, as whoever
@@ -221,7 +231,7 @@ mod tests {
         let (parsed, length) = parsed(&format!("{head}body")).unwrap().unwrap();
         assert_eq!(length, head.len());
         assert_eq!((parsed.method, parsed.body), (Method::Post, 12));
-        assert_eq!(parsed.path, "/nudge");
+        assert_eq!((&*parsed.path, &*parsed.query), ("/nudge", "now"));
         assert!(parsed.expects_continue);
         assert_eq!(parsed.authorization, Some(Secret::new("Bearer t")));
     }

@@ -32,8 +32,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::wake::Wake;
-use crate::observe::metrics::Metrics;
-use crate::observe::status::Board;
+use crate::observe::metrics::TargetMetrics;
+use crate::observe::status::TargetStatus;
 use bind::Bind;
 use connection::{Connection, Context, Next, Rank};
 use limits::{MAX_CONNECTIONS, MAX_HEAD};
@@ -47,16 +47,23 @@ const BREATHER: Duration = Duration::from_millis(100);
 
 /// What the routes answer from.
 pub struct Shared {
-    /// Health and status.
-    pub board: Arc<Board>,
+    /// The targets of this process, in the order in which they were configured.
+    pub targets: Vec<Served>,
     /// Every series.
     pub registry: Registry,
-    /// The series that serving moves itself.
-    pub metrics: Metrics,
-    /// What a nudge nudges.
-    pub wake: Arc<Wake>,
     /// Who may nudge; `None` hides the route.
     pub nudge: Option<NudgeConfig>,
+}
+
+/// One target as the routes see it.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Health and status, with the name.
+    pub status: TargetStatus,
+    /// The series that serving moves itself.
+    pub metrics: TargetMetrics,
+    /// Ends the wait for the next poll.
+    pub wake: Arc<Wake>,
 }
 
 /// A running server; dropping it ends it, with all its connections.
@@ -76,10 +83,13 @@ pub fn start(bind: Bind, shared: Arc<Shared>) -> Result<Server, SyncError> {
         let listener = bind.listen()?;
         let address = listener.local_addr()?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let front = Front {
+        let front = Listener {
             listener,
             stop: stop.clone(),
-            gate: shared.nudge.clone().map(Gate::new),
+            gate: shared
+                .nudge
+                .clone()
+                .map(|config| Gate::new(config, &shared.targets)),
             shared,
             connections: Vec::with_capacity(MAX_CONNECTIONS),
             accept_after: None,
@@ -141,7 +151,7 @@ impl fmt::Debug for Shared {
 }
 
 /// The thread's state.
-struct Front {
+struct Listener {
     listener: TcpListener,
     stop: Arc<OwnedFd>,
     shared: Arc<Shared>,
@@ -152,7 +162,7 @@ struct Front {
     accept_after: Option<Instant>,
 }
 
-impl Front {
+impl Listener {
     fn run(mut self) {
         let mut scratch = Box::new([0; MAX_HEAD]);
         loop {
@@ -161,7 +171,7 @@ impl Front {
                 now < connection.deadline() || connection.expire() == Next::Wait
             });
             if let Some(gate) = &mut self.gate {
-                gate.release(now, &self.shared.wake);
+                gate.release(now);
             }
             self.accept_after = self.accept_after.filter(|after| now < *after);
             let Some(ready) = self.wait(now) else {
@@ -279,7 +289,7 @@ impl Front {
     }
 }
 
-/// What [`Front::wait`] found.
+/// What [`Listener::wait`] found.
 #[derive(Default)]
 struct Ready {
     listener: bool,

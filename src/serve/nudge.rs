@@ -1,22 +1,20 @@
 //! `POST /nudge`: who may ask for a poll now, and how often one follows.
 //!
-//! Polling stays the source of truth: nothing is taken from the request but that it was made. Its
-//! body is counted against the limit and dropped; a provider that signs its body would have it
-//! kept between [`Gate::authenticate`] and [`Gate::accept`].
+//! Polling stays the source of truth: a request says only that a poll is worth while, and for which
+//! target (`?target=NAME`; all without). Its body is counted against the limit and dropped.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ring::hmac;
-use rustix::fs::{Mode, OFlags};
 
+use super::Served;
 use super::limits::Head;
 use super::routes::Reply;
+use crate::base::files;
 use crate::base::secret::Secret;
-use crate::base::wake::Wake;
-use crate::observe::metrics::{Metrics, NudgeOutcome, Provider};
+use crate::observe::metrics::{NudgeOutcome, Provider};
 
 /// At most one poll in this time comes from nudges.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -31,16 +29,32 @@ pub struct NudgeConfig {
     pub token_file: PathBuf,
 }
 
-/// Lets authenticated nudges through, one in [`INTERVAL`].
+/// Lets authenticated nudges through, one in [`INTERVAL`] for each target.
 #[derive(Debug)]
 pub(super) struct Gate {
     config: NudgeConfig,
-    throttle: Throttle,
-    /// Whether the log has been told that the token file is unusable, as anybody may make us look.
+    targets: Vec<Nudged>,
+    /// Whether the log has been told that the token file is unusable. It is told once, because
+    /// anybody may send requests.
     complained: bool,
 }
 
-/// One now, and what comes too soon after it together later.
+/// A target that can be nudged.
+#[derive(Debug)]
+struct Nudged {
+    target: Served,
+    throttle: Throttle,
+}
+
+/// An authenticated nudge.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nudge {
+    provider: Provider,
+    /// The place of the target that it names, in the order of the configuration; all if `None`.
+    target: Option<usize>,
+}
+
+/// Admits one nudge now, and those that come too soon after it together later.
 #[derive(Debug, Default)]
 struct Throttle {
     last: Option<Instant>,
@@ -48,20 +62,20 @@ struct Throttle {
 }
 
 impl Gate {
-    pub(super) fn new(config: NudgeConfig) -> Self {
+    pub(super) fn new(config: NudgeConfig, targets: &[Served]) -> Self {
+        let targets = targets.iter().map(|target| Nudged {
+            target: target.clone(),
+            throttle: Throttle::default(),
+        });
         Self {
             config,
-            throttle: Throttle::default(),
+            targets: targets.collect(),
             complained: false,
         }
     }
 
-    /// Who sends this request, or how it is refused.
-    pub(super) fn authenticate(
-        &mut self,
-        head: &Head,
-        metrics: &Metrics,
-    ) -> Result<Provider, Reply> {
+    /// What this request may nudge, or how it is refused.
+    pub(super) fn authenticate(&mut self, head: &Head) -> Result<Nudge, Reply> {
         let expected = match read_token(&self.config.token_file) {
             Ok(token) => {
                 self.complained = false;
@@ -76,35 +90,65 @@ impl Gate {
                 return Err(Reply::text(503, "the token file cannot be read"));
             }
         };
+        let provider = Provider::Token;
         let sent = head.authorization.as_ref().and_then(bearer);
-        if sent.is_some_and(|sent| same(sent, expected.expose())) {
-            return Ok(Provider::Token);
+        if !sent.is_some_and(|sent| same(sent, expected.expose())) {
+            for nudged in &self.targets {
+                nudged.target.metrics.nudge(provider, NudgeOutcome::Refused);
+            }
+            return Err(Reply::text(401, "a valid bearer token is needed")
+                .with("WWW-Authenticate", "Bearer realm=\"nudge\""));
         }
-        metrics.nudge(Provider::Token, NudgeOutcome::Refused);
-        Err(Reply::text(401, "a valid bearer token is needed")
-            .with("WWW-Authenticate", "Bearer realm=\"nudge\""))
+        let target = match named_target(&head.query) {
+            None => None,
+            Some(name) => Some(
+                self.targets
+                    .iter()
+                    .position(|nudged| nudged.target.status.target() == name)
+                    .ok_or_else(|| Reply::text(404, "no target has this name"))?,
+            ),
+        };
+        Ok(Nudge { provider, target })
     }
 
     /// Passes an authenticated nudge on, now or when the time has come.
-    pub(super) fn accept(&mut self, provider: Provider, wake: &Wake, metrics: &Metrics) -> Reply {
-        if self.throttle.admit(Instant::now()) {
-            metrics.nudge(provider, NudgeOutcome::Accepted);
-            wake.nudge();
-            return Reply::text(202, "polling now");
+    pub(super) fn accept(&mut self, nudge: Nudge) -> Reply {
+        let now = Instant::now();
+        let mut all_now = true;
+        for (index, nudged) in self.targets.iter_mut().enumerate() {
+            if nudge.target.is_some_and(|target| target != index) {
+                continue;
+            }
+            let admitted = nudged.throttle.admit(now);
+            all_now &= admitted;
+            let Served { metrics, wake, .. } = &nudged.target;
+            if admitted {
+                metrics.nudge(nudge.provider, NudgeOutcome::Accepted);
+                wake.nudge();
+            } else {
+                metrics.nudge(nudge.provider, NudgeOutcome::Coalesced);
+            }
         }
-        metrics.nudge(provider, NudgeOutcome::Coalesced);
-        Reply::text(202, "polling within a second")
+        Reply::text(
+            202,
+            match all_now {
+                true => "polling now",
+                false => "polling within a second",
+            },
+        )
     }
 
     /// When [`Gate::release`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.throttle.due()
+        self.targets.iter().filter_map(|t| t.throttle.due()).min()
     }
 
     /// Passes on what came too soon, if the time has come.
-    pub(super) fn release(&mut self, now: Instant, wake: &Wake) {
-        if self.throttle.release(now) {
-            wake.nudge();
+    pub(super) fn release(&mut self, now: Instant) {
+        for nudged in &mut self.targets {
+            if nudged.throttle.release(now) {
+                nudged.target.wake.nudge();
+            }
         }
     }
 }
@@ -135,21 +179,20 @@ impl Throttle {
     }
 }
 
-/// The token, without the newline that editors leave. Never waits: a FIFO is refused.
+/// The target that the query names, decoded.
+fn named_target(query: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == "target")
+        .map(|(_, name)| name.into_owned())
+}
+
+/// The token, without the newline that editors leave.
 fn read_token(path: &Path) -> io::Result<Secret> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    file.take(MAX_TOKEN + 1).read_to_string(&mut text)?;
+    let content = files::read(path, MAX_TOKEN)?;
+    let text = String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"))?;
     let token = text.trim();
     if token.is_empty() {
         return Err(io::Error::other("it is empty"));
-    }
-    if text.len() as u64 > MAX_TOKEN {
-        return Err(io::Error::other(format!("longer than {MAX_TOKEN} bytes")));
     }
     Ok(Secret::new(token))
 }
@@ -160,8 +203,8 @@ fn bearer(authorization: &Secret) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Compares in a time that tells nothing of where they differ: not the tokens are compared, but
-/// MACs made with them, and these in constant time.
+/// Constant-time comparison: compares HMACs of the two tokens, so the time does not depend on where
+/// they differ.
 fn same(one: &str, other: &str) -> bool {
     let key = |token: &str| hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
     let tag = hmac::sign(&key(other), b"nudge");

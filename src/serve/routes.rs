@@ -8,8 +8,9 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 use super::Shared;
 use super::limits::{Head, Method, Refusal};
+use crate::base::text::printable;
 use crate::observe::metrics;
-use crate::observe::status::Snapshot;
+use crate::observe::status::{Health, Snapshot};
 
 /// Every path that is served, with the methods it takes and what it is for.
 pub const ROUTES: [(&str, &str, &str); 5] = [
@@ -28,7 +29,7 @@ pub const ROUTES: [(&str, &str, &str); 5] = [
     (
         NUDGE,
         "POST",
-        "poll now; needs the bearer token, and is 404 while none is configured",
+        "poll now; needs the bearer token, and is 404 while none is configured; ?target=NAME names one target",
     ),
 ];
 
@@ -58,7 +59,7 @@ pub(super) enum Route {
 /// The document at `/status`.
 #[derive(Serialize)]
 struct Status {
-    targets: [Snapshot; 1],
+    targets: Vec<Snapshot>,
 }
 
 /// Finds the answer to a request.
@@ -77,16 +78,16 @@ pub(super) fn route(head: &Head, shared: &Shared) -> Route {
         return Route::Answer(Reply::text(405, "method not allowed").with("Allow", allowed));
     }
     Route::Answer(match *path {
-        "/livez" => probe(shared.board.health().live, "the sync loop is stuck"),
-        "/readyz" => {
-            let health = shared.board.health();
-            let why = if health.stale {
-                "the last successful poll is longer ago than --max-staleness"
-            } else {
-                "nothing is published yet"
-            };
-            probe(health.ready, why)
-        }
+        "/livez" => probe(shared, |health| {
+            (!health.live).then_some("the sync loop is stuck")
+        }),
+        "/readyz" => probe(shared, |health| match health {
+            _ if health.ready => None,
+            _ if health.stale => {
+                Some("the last successful poll is longer ago than --max-staleness")
+            }
+            _ => Some("nothing is published yet"),
+        }),
         "/metrics" => scrape(shared),
         "/status" => status(shared),
         NUDGE => return Route::Nudge,
@@ -149,17 +150,32 @@ impl From<Refusal> for Reply {
     }
 }
 
-fn probe(good: bool, why_not: &str) -> Reply {
-    if good {
+/// 200 if every target is well, else 503 with what is wrong. `wrong` judges one target.
+fn probe(shared: &Shared, wrong: impl Fn(Health) -> Option<&'static str>) -> Reply {
+    let several = shared.targets.len() > 1;
+    let wrong: Vec<String> = shared
+        .targets
+        .iter()
+        .filter_map(|target| {
+            let why = wrong(target.status.health())?;
+            Some(match several {
+                true => format!("{}: {why}", printable(target.status.target())),
+                false => why.to_owned(),
+            })
+        })
+        .collect();
+    if wrong.is_empty() {
         Reply::text(200, "ok")
     } else {
-        Reply::text(503, why_not)
+        Reply::text(503, &wrong.join("; "))
     }
 }
 
 fn scrape(shared: &Shared) -> Reply {
-    let health = shared.board.health();
-    shared.metrics.health(health.ready, health.stale);
+    for target in &shared.targets {
+        let health = target.status.health();
+        target.metrics.health(health.ready, health.stale);
+    }
     match metrics::encode(&shared.registry) {
         Ok(page) => Reply {
             status: 200,
@@ -173,7 +189,11 @@ fn scrape(shared: &Shared) -> Reply {
 
 fn status(shared: &Shared) -> Reply {
     let status = Status {
-        targets: [shared.board.snapshot()],
+        targets: shared
+            .targets
+            .iter()
+            .map(|target| target.status.snapshot())
+            .collect(),
     };
     match serde_json::to_vec_pretty(&status) {
         Ok(mut body) => {

@@ -1,45 +1,163 @@
-//! What brings the link to the tip: the one decision of a cycle, made of values alone.
+//! The decisions of a cycle. Every function here is pure: values in, a value out.
 
 use crate::base::commit::Commit;
+use crate::base::error::Remedy;
+use crate::volume::Verdict;
 
-/// What to do about the tip.
+/// How often a cycle polls again because the remote moved between its poll and its fetch.
+const MOVED_ATTEMPTS: usize = 3;
+
+/// A complete tree on the volume.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    /// The number of its revision.
+    pub n: u64,
+    /// The commit whose tree it is.
+    pub commit: Commit,
+    /// The fingerprint of the settings that it was built with.
+    pub settings: &'a str,
+    /// Whether it is as it was built, as far as anybody looked.
+    pub sound: bool,
+    /// Whether it may be published.
+    pub verdict: &'a Verdict,
+}
+
+/// What a cycle knows before it decides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts<'a> {
+    /// The fingerprint of the settings that readers are to have.
+    pub settings: &'a str,
+    /// The complete trees on the volume.
+    pub candidates: &'a [Candidate<'a>],
+    /// The revision that readers see.
+    pub live: Option<u64>,
+    /// Whether the live tree is a directory in the place of the link, so that it cannot stay.
+    pub misplaced: bool,
+    /// Whether the link is lost or leads nowhere, or readers see an altered tree.
+    pub damaged: bool,
+    /// The sound revision that readers saw last.
+    pub last_seen: Option<u64>,
+    /// The tip that changes no watched path, and the revision that it was compared with.
+    pub irrelevant: Option<(Commit, u64)>,
+}
+
+/// What brings the link to the tip.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The link is on it.
+    /// The link is on it, or it changes nothing that readers watch.
     Nothing,
-    /// A tree of it is on the disk: the link only has to be flipped to revision `n`.
+    /// An accepted tree of it is on the volume: flip the link to this revision.
     Flip(u64),
+    /// A tree of it is on the volume, and nobody has decided about it: judge this revision.
+    Judge(u64),
+    /// A tree of it is on the volume, and it was rejected: keep what readers have.
+    Reject(u64),
     /// A tree has to be built.
     Build,
 }
 
-/// What `decide` knows of a complete tree.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate<'a> {
-    pub n: u64,
-    pub commit: Commit,
-    pub settings: &'a str,
-    pub sound: bool,
-    pub live: bool,
+/// What to do after a failure within the same cycle.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Nothing: the cycle failed.
+    No,
+    /// Poll again: the remote moved.
+    Poll,
+    /// Delete the pre-linked spare tree, and try again if there was one.
+    MakeRoom,
+    /// Delete the object store, and try again.
+    RebuildStore,
 }
 
-/// Chooses what brings the link to the tip, from what is on the disk.
-pub(super) fn decide(tip: Commit, settings: &str, candidates: &[Candidate<'_>]) -> Action {
-    let fits = |candidate: &&Candidate<'_>| {
-        candidate.sound && candidate.commit == tip && candidate.settings == settings
-    };
-    if candidates.iter().filter(fits).any(|c| c.live) {
+/// What a cycle has tried already.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    polls: usize,
+    rebuilt: bool,
+    made_room: bool,
+}
+
+impl<'a> Facts<'a> {
+    fn find(&self, n: u64) -> Option<&'a Candidate<'a>> {
+        self.candidates.iter().find(|candidate| candidate.n == n)
+    }
+
+    /// The tree that readers see, if it can stay as it is.
+    fn good_live(&self) -> Option<&'a Candidate<'a>> {
+        self.find(self.live?)
+            .filter(|live| live.sound && !self.misplaced)
+    }
+}
+
+/// Chooses what brings the link to the tip.
+pub(super) fn decide(tip: Commit, facts: &Facts<'_>) -> Action {
+    let live = facts.good_live();
+    if live.is_some_and(|live| facts.irrelevant == Some((tip, live.n))) {
         return Action::Nothing;
     }
-    match candidates.iter().filter(fits).map(|c| c.n).max() {
-        Some(n) => Action::Flip(n),
+    let fits = |candidate: &&Candidate<'_>| {
+        let stays = !(facts.misplaced && facts.live == Some(candidate.n));
+        candidate.sound && stays && candidate.commit == tip && candidate.settings == facts.settings
+    };
+    if live.is_some_and(|live| fits(&live)) {
+        return Action::Nothing;
+    }
+    // The newest one: an older verdict on the same tree may have been overruled.
+    match facts.candidates.iter().filter(fits).max_by_key(|c| c.n) {
         None => Action::Build,
+        Some(found) => match found.verdict {
+            Verdict::Accepted => Action::Flip(found.n),
+            Verdict::Pending => Action::Judge(found.n),
+            Verdict::Rejected(_) => Action::Reject(found.n),
+        },
+    }
+}
+
+/// Chooses the tree that a lost or damaged link is pointed at before the poll, so that readers have
+/// a tree even while the remote is away; `None` if the link is fine or no tree is sound.
+///
+/// Readers who still have a sound tree keep that one, even if a newer one was flipped back.
+pub(super) fn relink(facts: &Facts<'_>) -> Option<u64> {
+    if !facts.damaged || facts.misplaced {
+        return None;
+    }
+    facts.good_live().map(|live| live.n).or(facts.last_seen)
+}
+
+/// The revision to compare a commit with, to find out whether it changes a watched path: the tree
+/// that readers see, built with the same settings. `None`: build it in any case.
+pub(super) fn comparable(facts: &Facts<'_>) -> Option<(u64, Commit)> {
+    facts
+        .good_live()
+        .filter(|live| live.settings == facts.settings)
+        .map(|live| (live.n, live.commit))
+}
+
+/// Chooses what to do about a failure within the same cycle; at most a few repetitions of each kind.
+/// `may_move` says whether the remote's ref can move; a pinned commit cannot.
+pub(super) fn repeat(remedy: Remedy, tries: &mut Tries, may_move: bool) -> Repeat {
+    match remedy {
+        Remedy::PollAgain if may_move && tries.polls + 1 < MOVED_ATTEMPTS => {
+            tries.polls += 1;
+            Repeat::Poll
+        }
+        Remedy::MakeRoom if !tries.made_room => {
+            tries.made_room = true;
+            Repeat::MakeRoom
+        }
+        Remedy::RebuildStore if !tries.rebuilt => {
+            tries.rebuilt = true;
+            Repeat::RebuildStore
+        }
+        _ => Repeat::No,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const REJECTED: Verdict = Verdict::Rejected(String::new());
 
     fn commit(digit: char) -> Commit {
         digit.to_string().repeat(40).parse().unwrap()
@@ -51,45 +169,177 @@ mod tests {
             commit: commit(digit),
             settings: "s",
             sound: true,
-            live: false,
+            verdict: &Verdict::Accepted,
+        }
+    }
+
+    fn facts<'a>(candidates: &'a [Candidate<'a>], live: Option<u64>) -> Facts<'a> {
+        Facts {
+            settings: "s",
+            candidates,
+            live,
+            misplaced: false,
+            damaged: false,
+            last_seen: None,
+            irrelevant: None,
         }
     }
 
     #[test]
     fn a_live_sound_tree_of_the_tip_needs_nothing() {
-        let live = Candidate {
-            live: true,
-            ..candidate(1, 'a')
-        };
+        let trees = [candidate(1, 'a'), candidate(2, 'a')];
         assert_eq!(
-            decide(commit('a'), "s", &[live, candidate(2, 'a')]),
+            decide(commit('a'), &facts(&trees, Some(1))),
             Action::Nothing
         );
     }
 
     #[test]
-    fn a_tree_of_the_tip_that_is_still_there_is_flipped_to() {
-        let live = Candidate {
-            live: true,
-            ..candidate(3, 'b')
-        };
-        let disk = [candidate(1, 'a'), candidate(2, 'a'), live];
-        assert_eq!(decide(commit('a'), "s", &disk), Action::Flip(2));
+    fn the_newest_accepted_tree_of_the_tip_is_flipped_to() {
+        let trees = [candidate(1, 'a'), candidate(2, 'a'), candidate(3, 'b')];
+        assert_eq!(
+            decide(commit('a'), &facts(&trees, Some(3))),
+            Action::Flip(2)
+        );
     }
 
     #[test]
     fn another_commit_other_settings_or_damage_need_a_new_tree() {
-        let live = Candidate {
-            live: true,
-            ..candidate(1, 'a')
-        };
-        let damaged = Candidate {
+        let trees = [candidate(1, 'a')];
+        let damaged = [Candidate {
             sound: false,
-            ..live
+            ..candidate(1, 'a')
+        }];
+        let other = Facts {
+            settings: "t",
+            ..facts(&trees, Some(1))
         };
-        assert_eq!(decide(commit('b'), "s", &[live]), Action::Build);
-        assert_eq!(decide(commit('a'), "t", &[live]), Action::Build);
-        assert_eq!(decide(commit('a'), "s", &[damaged]), Action::Build);
-        assert_eq!(decide(commit('a'), "s", &[]), Action::Build);
+        assert_eq!(decide(commit('b'), &facts(&trees, Some(1))), Action::Build);
+        assert_eq!(decide(commit('a'), &other), Action::Build);
+        assert_eq!(
+            decide(commit('a'), &facts(&damaged, Some(1))),
+            Action::Build
+        );
+        assert_eq!(decide(commit('a'), &facts(&[], None)), Action::Build);
+    }
+
+    #[test]
+    fn a_rejected_tree_is_neither_flipped_to_nor_built_again() {
+        let trees = [
+            candidate(1, 'a'),
+            Candidate {
+                verdict: &REJECTED,
+                ..candidate(2, 'b')
+            },
+        ];
+        assert_eq!(
+            decide(commit('b'), &facts(&trees, Some(1))),
+            Action::Reject(2)
+        );
+        let lost = Facts {
+            damaged: true,
+            last_seen: Some(1),
+            ..facts(&trees, None)
+        };
+        assert_eq!(relink(&lost), Some(1));
+    }
+
+    #[test]
+    fn a_pending_tree_is_judged_and_not_built_again() {
+        let trees = [
+            candidate(1, 'a'),
+            Candidate {
+                verdict: &Verdict::Pending,
+                ..candidate(2, 'b')
+            },
+        ];
+        assert_eq!(
+            decide(commit('b'), &facts(&trees, Some(1))),
+            Action::Judge(2)
+        );
+    }
+
+    #[test]
+    fn a_tree_in_the_place_of_the_link_cannot_stay() {
+        let trees = [candidate(1, 'a')];
+        let misplaced = Facts {
+            misplaced: true,
+            damaged: true,
+            last_seen: Some(1),
+            ..facts(&trees, Some(1))
+        };
+        assert_eq!(decide(commit('a'), &misplaced), Action::Build);
+        assert_eq!(relink(&misplaced), None);
+        assert_eq!(comparable(&misplaced), None);
+    }
+
+    #[test]
+    fn an_irrelevant_tip_needs_nothing_while_readers_see_what_it_was_compared_with() {
+        let trees = [candidate(1, 'a'), candidate(2, 'c')];
+        let irrelevant = |live| Facts {
+            irrelevant: Some((commit('b'), 1)),
+            ..facts(&trees, Some(live))
+        };
+        assert_eq!(decide(commit('b'), &irrelevant(1)), Action::Nothing);
+        assert_eq!(decide(commit('b'), &irrelevant(2)), Action::Build);
+    }
+
+    #[test]
+    fn a_link_is_mended_with_what_readers_have_or_saw_last() {
+        let trees = [candidate(1, 'a'), candidate(2, 'b')];
+        let lost = Facts {
+            damaged: true,
+            last_seen: Some(1),
+            ..facts(&trees, None)
+        };
+        assert_eq!(relink(&lost), Some(1));
+        assert_eq!(
+            relink(&Facts {
+                live: Some(2),
+                ..lost
+            }),
+            Some(2)
+        );
+        assert_eq!(
+            relink(&Facts {
+                damaged: false,
+                ..lost
+            }),
+            None
+        );
+        assert_eq!(
+            relink(&Facts {
+                last_seen: None,
+                ..lost
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_moving_remote_is_polled_three_times_and_a_pinned_commit_once() {
+        let mut tries = Tries::default();
+        let mut again = || repeat(Remedy::PollAgain, &mut tries, true);
+        assert_eq!(
+            [again(), again(), again()],
+            [Repeat::Poll, Repeat::Poll, Repeat::No]
+        );
+        let pinned = repeat(Remedy::PollAgain, &mut Tries::default(), false);
+        assert_eq!(pinned, Repeat::No);
+    }
+
+    #[test]
+    fn room_is_made_once_and_the_store_is_rebuilt_once() {
+        let mut tries = Tries::default();
+        for (remedy, expected) in [
+            (Remedy::MakeRoom, Repeat::MakeRoom),
+            (Remedy::RebuildStore, Repeat::RebuildStore),
+            (Remedy::MakeRoom, Repeat::No),
+            (Remedy::RebuildStore, Repeat::No),
+            (Remedy::Retry, Repeat::No),
+            (Remedy::GiveUp, Repeat::No),
+        ] {
+            assert_eq!(repeat(remedy, &mut tries, true), expected, "{remedy:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod abuse;
+mod acceptance;
 mod bad_input;
 mod cli;
 mod contract;
@@ -25,6 +26,7 @@ mod soak;
 mod ssh;
 mod store;
 mod support;
+mod targets;
 mod transports;
 mod tree;
 mod volume;

@@ -9,13 +9,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use git_volume_reloader::app::healthcheck::{self, Probe, Unhealthy};
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
+use git_volume_reloader::base::heartbeat::Heartbeat;
 use git_volume_reloader::base::wake::{Wake, Woken};
-use git_volume_reloader::observe::metrics::{self, Metrics, Outcome};
-use git_volume_reloader::observe::status::{Board, Identity, Shown};
+use git_volume_reloader::notify::event::{
+    AfterFailure, Failure, Outcome, Pruned, Published, PublishedTree, ShownCommit, Work,
+};
+use git_volume_reloader::notify::{Event, Observer};
+use git_volume_reloader::observe::metrics::{self, Families};
+use git_volume_reloader::observe::status::{Identity, TargetStatus};
 use git_volume_reloader::serve::bind::Bind;
 use git_volume_reloader::serve::nudge::NudgeConfig;
 use git_volume_reloader::serve::routes::ROUTES;
-use git_volume_reloader::serve::{Server, Shared, start};
+use git_volume_reloader::serve::{Served, Server, Shared, start};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -26,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Service {
     pub(crate) server: Server,
     pub(crate) shared: Arc<Shared>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 /// An answer, taken apart.
@@ -48,7 +54,8 @@ impl Service {
         max_staleness: Option<Duration>,
     ) -> Self {
         metrics::register_process(&mut registry, "1.2.3", "abcdef0");
-        let metrics = Metrics::register(&mut registry, "docs");
+        let metrics = Families::register(&mut registry).target("docs", "refs/heads/main");
+        let heartbeat = Arc::new(Heartbeat::new());
         let identity = Identity {
             target: "docs".to_owned(),
             repo: "https://example.org/docs.git".to_owned(),
@@ -57,17 +64,23 @@ impl Service {
             version: "1.2.3".to_owned(),
         };
         let shared = Arc::new(Shared {
-            board: Board::new(identity, max_staleness),
+            targets: vec![Served {
+                status: TargetStatus::new(identity, max_staleness, heartbeat.clone()),
+                metrics,
+                wake: Wake::new(),
+            }],
             registry,
-            metrics,
-            wake: Wake::new(),
             nudge: token_file.map(|file| NudgeConfig {
                 token_file: file.to_owned(),
             }),
         });
         let bind = "127.0.0.1:0".parse().unwrap();
         let server = start(bind, shared.clone()).unwrap();
-        Self { server, shared }
+        Self {
+            server,
+            shared,
+            heartbeat,
+        }
     }
 
     fn ask(&self, request: &str) -> Answer {
@@ -78,27 +91,55 @@ impl Service {
         get(self.server.local_addr(), path)
     }
 
-    /// The start of the link's first revision.
+    fn wake(&self) -> &Wake {
+        &self.shared.targets[0].wake
+    }
+
+    /// Tells the observers that answers come from.
+    fn emit(&self, event: &Event) {
+        let target = &self.shared.targets[0];
+        target.metrics.clone().observe(event);
+        target.status.clone().observe(event);
+    }
+
+    fn fail(&self, error: &SyncError) {
+        let next = AfterFailure::RetryIn(Duration::from_secs(10));
+        self.emit(&Event::Failed(Failure::new(error, 1, next)));
+    }
+
+    /// A first cycle that publishes.
     fn publish(&self) {
-        let shared = &self.shared;
-        let commit = Shown {
+        let to = ShownCommit {
             id: "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
             subject: "Say \"hello\"".to_owned(),
             author: "A. U. Thor".to_owned(),
             time: 1_700_000_000,
         };
-        shared.board.attempt_started();
-        shared.board.published(&commit, SystemTime::now());
-        shared.board.revisions_kept(2);
-        shared.board.succeeded();
-        shared.metrics.attempt();
-        shared
-            .metrics
-            .sync(Outcome::Changed, Duration::from_secs(1));
-        let now = SystemTime::now();
-        shared
-            .metrics
-            .published("refs/heads/main", commit.id, commit.time, now);
+        self.emit(&Event::Attempt);
+        self.emit(&Event::Finished(work(Outcome::Changed)));
+        self.emit(&Event::Published(Published {
+            from: None,
+            to,
+            reference: "refs/heads/main".to_owned(),
+            at: SystemTime::now(),
+            tree: PublishedTree::Kept,
+        }));
+        self.emit(&Event::Pruned(Pruned {
+            revisions: 2,
+            bytes: Some(1 << 20),
+            took: Duration::from_millis(1),
+        }));
+    }
+}
+
+fn work(outcome: Outcome) -> Work {
+    Work {
+        outcome,
+        took: Duration::from_secs(1),
+        stages: Vec::new(),
+        fetched_bytes: 0,
+        files_written: 0,
+        files_shared: 0,
     }
 }
 
@@ -227,7 +268,7 @@ fn an_answer_that_fits_no_buffer_reaches_a_slow_reader_whole() {
 fn liveness_is_the_heartbeat_and_not_the_remote() {
     let service = Service::start(None, None);
     let error = SyncError::new(Stage::Poll, Reason::Network, "gone");
-    service.shared.board.failed(&error);
+    service.fail(&error);
     assert_eq!(service.get("/livez").status, 200);
     assert_eq!(service.get("/livez").body, "ok\n");
 }
@@ -235,12 +276,11 @@ fn liveness_is_the_heartbeat_and_not_the_remote() {
 #[test]
 fn a_stuck_loop_is_not_live_until_it_beats_again() {
     let service = Service::start(None, None);
-    let board = &service.shared.board;
-    board.heartbeat(Duration::ZERO);
+    service.heartbeat.beat(Duration::ZERO);
     assert_eq!(service.get("/livez").status, 200, "there is a grace");
     wait_until("the grace is over", || service.get("/livez").status == 503);
     assert_eq!(service.get("/livez").body, "the sync loop is stuck\n");
-    board.heartbeat(PATIENCE);
+    service.heartbeat.beat(PATIENCE);
     assert_eq!(service.get("/livez").status, 200);
 }
 
@@ -311,14 +351,18 @@ fn every_series_exists_at_zero_from_the_start() {
 fn a_scrape_stays_valid_after_everything_happened() {
     let service = Service::start(None, None);
     service.publish();
-    let metrics = &service.shared.metrics;
-    metrics.failure(&SyncError::new(Stage::Build, Reason::Disk, "full"));
-    metrics.sync(Outcome::Error, Duration::from_millis(70));
-    metrics.stage(Stage::Fetch, Duration::from_secs(400));
-    metrics.fetched(7);
-    metrics.files(3, 4);
-    metrics.volume(2, Some(1 << 20));
-    metrics.next_poll(Duration::from_millis(1500));
+    service.fail(&SyncError::new(Stage::Build, Reason::Disk, "full"));
+    service.emit(&Event::Finished(Work {
+        outcome: Outcome::Error,
+        took: Duration::from_millis(70),
+        stages: vec![(Stage::Fetch, Duration::from_secs(400))],
+        fetched_bytes: 7,
+        files_written: 3,
+        files_shared: 4,
+    }));
+    service.emit(&Event::Waiting {
+        next_poll: Duration::from_millis(1500),
+    });
     let page = Page::parse(&service.get("/metrics").body);
     let value = |name: &str, label: &str| {
         let sample = page
@@ -381,10 +425,11 @@ fn the_status_tells_the_whole_story() {
         );
     }
     service.publish();
-    let board = &service.shared.board;
     let error = SyncError::new(Stage::Poll, Reason::Auth, "example.org refused the token");
-    board.failed(&error.with_hint("renew it").with_source("401"));
-    board.next_poll(Duration::from_secs(10));
+    service.fail(&error.with_hint("renew it").with_source("401"));
+    service.emit(&Event::Waiting {
+        next_poll: Duration::from_secs(10),
+    });
     let status = status();
     let after = &status["targets"][0];
     assert_eq!(after["target"], "docs");
@@ -445,13 +490,13 @@ fn only_the_token_that_is_in_the_file_now_nudges() {
         assert_eq!(answer.status, 401, "{wrong}");
         assert!(answer.headers["www-authenticate"].starts_with("Bearer"));
     }
-    assert_eq!(service.shared.wake.wait(Duration::ZERO), Woken::Timeout);
+    assert_eq!(service.wake().wait(Duration::ZERO), Woken::Timeout);
     assert_eq!(nudge("Authorization: Bearer one\r\n").status, 202);
-    assert_eq!(service.shared.wake.wait(PATIENCE), Woken::Nudged);
+    assert_eq!(service.wake().wait(PATIENCE), Woken::Nudged);
     std::fs::write(&file, "two").unwrap();
     assert_eq!(nudge("Authorization: Bearer one\r\n").status, 401);
     assert_eq!(nudge("authorization: bearer two\r\n").status, 202);
-    assert_eq!(service.shared.wake.wait(PATIENCE), Woken::Nudged);
+    assert_eq!(service.wake().wait(PATIENCE), Woken::Nudged);
     let page = service.get("/metrics").body;
     assert!(
         page.contains(
@@ -476,11 +521,11 @@ fn a_burst_of_nudges_is_one_poll_now_and_one_after_it() {
         began.elapsed() < Duration::from_secs(1),
         "too slow to be a burst"
     );
-    assert_eq!(service.shared.wake.wait(PATIENCE), Woken::Nudged);
-    assert_eq!(service.shared.wake.wait(PATIENCE), Woken::Nudged);
+    assert_eq!(service.wake().wait(PATIENCE), Woken::Nudged);
+    assert_eq!(service.wake().wait(PATIENCE), Woken::Nudged);
     assert!(began.elapsed() >= Duration::from_secs(1));
     assert_eq!(
-        service.shared.wake.wait(Duration::from_millis(1100)),
+        service.wake().wait(Duration::from_millis(1100)),
         Woken::Timeout
     );
     let page = service.get("/metrics").body;
@@ -505,7 +550,7 @@ fn a_nudge_may_have_a_body_up_to_the_cap() {
     };
     let body = "x".repeat(1 << 20);
     assert_eq!(service.ask(&(head(1 << 20, "") + &body)).status, 202);
-    assert_eq!(service.shared.wake.wait(PATIENCE), Woken::Nudged);
+    assert_eq!(service.wake().wait(PATIENCE), Woken::Nudged);
     assert_eq!(service.ask(&head((1 << 20) + 1, "")).status, 413);
     let chunked = "POST /nudge HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(service.ask(chunked).status, 411);

@@ -1,8 +1,9 @@
-//! Every series that Prometheus may scrape, in one constructor: a label's children are resolved
-//! when it is registered, so that they exist at 0 before the first event.
+//! Every series that Prometheus may scrape, and the observer that moves those of one target.
 //!
-//! Units are Prometheus's base units. No label holds anything unbounded, and none a repository's
-//! URL. This module does not serve the series, and it does not decide what is ready or stale.
+//! [`Families::register`] names every family once per process. [`Families::target`] resolves every
+//! child of one target, so that each series exists at 0 before its first event. Units are
+//! Prometheus's base units. No label is unbounded, and no label holds a repository's URL. This
+//! module does not serve the series, and it does not decide what is ready or stale.
 
 mod process;
 
@@ -14,14 +15,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use crate::base::commit::Commit;
-use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Stage};
+use crate::notify::event::{Failure, Outcome, ShownCommit, Work};
+use crate::notify::{Event, Observer};
 
 /// The content type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -67,17 +69,6 @@ const BUCKETS: [f64; 12] = [
 /// A publish this long after a nudge was not brought about by it.
 const NUDGE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How a cycle ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Another revision was published.
-    Changed,
-    /// The volume was what the remote names already.
-    Unchanged,
-    /// It failed.
-    Error,
-}
-
 /// Who asked for a poll over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
@@ -96,14 +87,41 @@ pub enum NudgeOutcome {
     Refused,
 }
 
-/// The handles to one target's series.
+/// The families of series, each of which has children per target. One per process.
+#[derive(Clone, Debug)]
+pub struct Families {
+    syncs: Family<Labels, Counter>,
+    sync_duration: HistogramFamily,
+    stage_duration: HistogramFamily,
+    failures: Family<Labels, Counter>,
+    last_attempt: Family<Labels, Seconds>,
+    last_success: Family<Labels, Seconds>,
+    last_publish: Family<Labels, Seconds>,
+    commit_time: Family<Labels, Seconds>,
+    revision_info: Family<Labels, Gauge>,
+    consecutive_failures: Family<Labels, Gauge>,
+    poll_interval: Family<Labels, Seconds>,
+    ready: Family<Labels, Gauge>,
+    stale: Family<Labels, Gauge>,
+    fetched_bytes: Family<Labels, Counter>,
+    files_written: Family<Labels, Counter>,
+    files_shared: Family<Labels, Counter>,
+    revisions: Family<Labels, Gauge>,
+    volume_bytes: Family<Labels, Gauge>,
+    nudges: Family<Labels, Counter>,
+    nudge_to_publish: HistogramFamily,
+}
+
+/// The handles to one target's series, and the observer that moves them.
 ///
 /// Cheap to clone; clones move the same series.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct TargetMetrics {
     target: Arc<str>,
-    syncs: [Counter; Outcome::ALL.len()],
-    sync_duration: [Histogram; Outcome::ALL.len()],
+    /// The ref as it was configured.
+    reference: Arc<str>,
+    syncs: [Counter; OUTCOMES.len()],
+    sync_duration: [Histogram; OUTCOMES.len()],
     stage_duration: [Histogram; Stage::ALL.len()],
     failures: Vec<Counter>,
     last_attempt: Seconds,
@@ -124,10 +142,20 @@ pub struct Metrics {
     nudge_to_publish: Histogram,
     /// When the first nudge arrived that no publish has followed yet.
     nudged: Arc<Mutex<Option<Instant>>>,
+    /// The labels of the commit that `revision_info` shows.
+    shown: Arc<Mutex<Option<Labels>>>,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
 type Labels = Vec<(&'static str, Cow<'static, str>)>;
+type HistogramFamily = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// The outcomes that are counted, with their label values.
+const OUTCOMES: [(Outcome, &str); 3] = [
+    (Outcome::Changed, "changed"),
+    (Outcome::Unchanged, "unchanged"),
+    (Outcome::Error, "error"),
+];
 
 /// Registers what describes the process and no target: `gvr_build_info` and `process_*`.
 ///
@@ -152,53 +180,21 @@ pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
-impl Metrics {
-    /// Registers every series of `target`, all at 0. Once per registry.
-    pub fn register(registry: &mut Registry, target: &str) -> Self {
-        let registry = &mut Scope { registry, target };
-        let syncs = registry.family("syncs", None, "Sync cycles, by how they ended");
-        let sync_duration =
-            registry.histograms("sync_duration", "How long a sync cycle took, by outcome");
-        let stage_duration =
-            registry.histograms("stage_duration", "How long a stage of a sync cycle took");
-        let failures = registry.family(
-            "sync_failures",
-            None,
-            "Failed sync cycles, by the stage that failed and the reason",
-        );
-        let nudges = registry.family(
-            "nudges",
-            None,
-            "Requests to poll now, by provider and by what became of them",
-        );
-        let by_outcome = |outcome: Outcome| registry.labels([("outcome", outcome.as_str())]);
+impl Families {
+    /// Registers every family. Once per registry.
+    pub fn register(registry: &mut Registry) -> Self {
+        let registry = &mut Scope(registry);
         Self {
-            target: target.into(),
-            syncs: Outcome::ALL.map(|outcome| child(&syncs, by_outcome(outcome))),
-            sync_duration: Outcome::ALL
-                .map(|outcome| sync_duration.get_or_create_owned(&by_outcome(outcome))),
-            stage_duration: Stage::ALL.map(|stage| {
-                stage_duration.get_or_create_owned(&registry.labels([("stage", stage.as_str())]))
-            }),
-            failures: Stage::ALL
-                .into_iter()
-                .flat_map(|stage| Reason::FAILURES.map(|reason| (stage, reason)))
-                .map(|(stage, reason)| {
-                    let labels = [("stage", stage.as_str()), ("reason", reason.as_str())];
-                    child(&failures, registry.labels(labels))
-                })
-                .collect(),
-            nudges: std::array::from_fn(|index| {
-                let (provider, outcome) = (
-                    Provider::ALL[index / NudgeOutcome::ALL.len()],
-                    NudgeOutcome::ALL[index % NudgeOutcome::ALL.len()],
-                );
-                let labels = [
-                    ("provider", provider.as_str()),
-                    ("outcome", outcome.as_str()),
-                ];
-                child(&nudges, registry.labels(labels))
-            }),
+            syncs: registry.family("syncs", None, "Sync cycles, by how they ended"),
+            sync_duration: registry
+                .histograms("sync_duration", "How long a sync cycle took, by outcome"),
+            stage_duration: registry
+                .histograms("stage_duration", "How long a stage of a sync cycle took"),
+            failures: registry.family(
+                "sync_failures",
+                None,
+                "Failed sync cycles, by the stage that failed and the reason",
+            ),
             last_attempt: registry.seconds(
                 "last_attempt_timestamp",
                 "When the last sync cycle began, since the epoch; 0 before the first",
@@ -220,7 +216,7 @@ impl Metrics {
                 None,
                 "1 for the published commit and the ref it came from",
             ),
-            consecutive_failures: registry.single(
+            consecutive_failures: registry.family(
                 "consecutive_failures",
                 None,
                 "Failed sync cycles since the last that did not fail",
@@ -229,133 +225,106 @@ impl Metrics {
                 "poll_interval",
                 "The wait before the next poll, jitter and backoff included",
             ),
-            ready: registry.single("ready", None, "Whether /readyz answers 200"),
-            stale: registry.single(
+            ready: registry.family("ready", None, "Whether /readyz answers 200"),
+            stale: registry.family(
                 "stale",
                 None,
                 "Whether the last success is longer ago than --max-staleness allows",
             ),
-            fetched_bytes: registry.single("fetched", Some(Unit::Bytes), "Pack data received"),
-            files_written: registry.single(
+            fetched_bytes: registry.family("fetched", Some(Unit::Bytes), "Pack data received"),
+            files_written: registry.family(
                 "files_written",
                 None,
                 "Files of published trees whose content was written",
             ),
-            files_shared: registry.single(
+            files_shared: registry.family(
                 "files_shared",
                 None,
                 "Files of published trees that share an earlier tree's content",
             ),
-            revisions: registry.single("revisions", None, "Complete trees on the volume"),
-            volume_bytes: registry.single(
+            revisions: registry.family("revisions", None, "Complete trees on the volume"),
+            volume_bytes: registry.family(
                 "volume",
                 Some(Unit::Bytes),
                 "What the trees and the object store take up on the volume",
             ),
-            nudge_to_publish: {
-                let family = registry.histograms(
-                    "nudge_to_publish",
-                    "From a request to poll now to the publish that followed it",
-                );
-                family.get_or_create_owned(&registry.labels([]))
-            },
+            nudges: registry.family(
+                "nudges",
+                None,
+                "Requests to poll now, by provider and by what became of them",
+            ),
+            nudge_to_publish: registry.histograms(
+                "nudge_to_publish",
+                "From a request to poll now to the publish that followed it",
+            ),
+        }
+    }
+
+    /// The series of one target, all at 0. `reference` is the ref as it was configured.
+    pub fn target(&self, target: &str, reference: &str) -> TargetMetrics {
+        let labels = |more: &[(&'static str, &'static str)]| -> Labels {
+            std::iter::once(("target", Cow::Owned(target.to_owned())))
+                .chain(
+                    more.iter()
+                        .map(|(key, value)| (*key, Cow::Borrowed(*value))),
+                )
+                .collect()
+        };
+        let plain = labels(&[]);
+        TargetMetrics {
+            target: target.into(),
+            reference: reference.into(),
+            syncs: OUTCOMES.map(|(_, label)| child(&self.syncs, &labels(&[("outcome", label)]))),
+            sync_duration: OUTCOMES
+                .map(|(_, label)| child(&self.sync_duration, &labels(&[("outcome", label)]))),
+            stage_duration: Stage::ALL
+                .map(|stage| child(&self.stage_duration, &labels(&[("stage", stage.as_str())]))),
+            failures: Stage::ALL
+                .into_iter()
+                .flat_map(|stage| Reason::FAILURES.map(|reason| (stage, reason)))
+                .map(|(stage, reason)| {
+                    let more = [("stage", stage.as_str()), ("reason", reason.as_str())];
+                    child(&self.failures, &labels(&more))
+                })
+                .collect(),
+            last_attempt: child(&self.last_attempt, &plain),
+            last_success: child(&self.last_success, &plain),
+            last_publish: child(&self.last_publish, &plain),
+            commit_time: child(&self.commit_time, &plain),
+            revision_info: self.revision_info.clone(),
+            consecutive_failures: child(&self.consecutive_failures, &plain),
+            poll_interval: child(&self.poll_interval, &plain),
+            ready: child(&self.ready, &plain),
+            stale: child(&self.stale, &plain),
+            fetched_bytes: child(&self.fetched_bytes, &plain),
+            files_written: child(&self.files_written, &plain),
+            files_shared: child(&self.files_shared, &plain),
+            revisions: child(&self.revisions, &plain),
+            volume_bytes: child(&self.volume_bytes, &plain),
+            nudges: std::array::from_fn(|index| {
+                let provider = Provider::ALL[index / NudgeOutcome::ALL.len()];
+                let outcome = NudgeOutcome::ALL[index % NudgeOutcome::ALL.len()];
+                let more = [
+                    ("provider", provider.as_str()),
+                    ("outcome", outcome.as_str()),
+                ];
+                child(&self.nudges, &labels(&more))
+            }),
+            nudge_to_publish: child(&self.nudge_to_publish, &plain),
             nudged: Arc::default(),
+            shown: Arc::default(),
         }
     }
+}
 
-    /// A cycle begins.
-    pub fn attempt(&self) {
-        self.last_attempt.set(since_epoch(SystemTime::now()));
-    }
-
-    /// A cycle ended after `took`. For [`Outcome::Error`], call [`Metrics::failure`] too.
-    pub fn sync(&self, outcome: Outcome, took: Duration) {
-        self.syncs[outcome as usize].inc();
-        self.sync_duration[outcome as usize].observe(took.as_secs_f64());
-        if outcome != Outcome::Error {
-            self.last_success.set(since_epoch(SystemTime::now()));
-            self.consecutive_failures.set(0);
-        }
-    }
-
-    /// A stage of a cycle took that long.
-    pub fn stage(&self, stage: Stage, took: Duration) {
-        self.stage_duration[stage as usize].observe(took.as_secs_f64());
-    }
-
-    /// A cycle failed. A shutdown is no failure and moves nothing.
-    pub fn failure(&self, error: &SyncError) {
-        if !error.is_cancelled() {
-            self.consecutive_failures.inc();
-            self.failure_aside(error);
-        }
-    }
-
-    /// Something beside the cycles failed, such as housekeeping: no cycle in a row.
-    pub fn failure_aside(&self, error: &SyncError) {
-        let reason = Reason::FAILURES.iter().position(|r| *r == error.reason);
-        if let Some(reason) = reason {
-            self.failures[error.stage as usize * Reason::FAILURES.len() + reason].inc();
-        }
-    }
-
-    /// The link shows `commit`, which `reference` named, since `at`: after a publish, and once
-    /// after a start that found it published already. `commit_time` is in seconds since the epoch.
-    pub fn published(&self, reference: &str, commit: Commit, commit_time: i64, at: SystemTime) {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a time beyond 2^52 seconds is nonsense to the second already"
-        )]
-        self.commit_time.set(commit_time as f64);
-        self.last_publish.set(since_epoch(at));
-        self.revision_info.clear();
-        let labels = vec![
-            ("target", Cow::Owned(self.target.to_string())),
-            ("ref", Cow::Owned(reference.to_owned())),
-            ("revision", Cow::Owned(commit.to_string())),
-        ];
-        self.revision_info.get_or_create_owned(&labels).set(1);
-        if let Some(nudged) = self.nudged().take() {
-            let elapsed = nudged.elapsed();
-            if elapsed <= NUDGE_WINDOW {
-                self.nudge_to_publish.observe(elapsed.as_secs_f64());
-            }
-        }
-    }
-
-    /// The next poll is due in `wait`.
-    pub fn next_poll(&self, wait: Duration) {
-        self.poll_interval.set(wait.as_secs_f64());
-    }
-
-    /// What health is now; whoever serves a scrape says so before it.
+impl TargetMetrics {
+    /// Sets what health is now; the server does so before each scrape.
     pub fn health(&self, ready: bool, stale: bool) {
         self.ready.set(ready.into());
         self.stale.set(stale.into());
     }
 
-    /// That many bytes of pack data came in.
-    pub fn fetched(&self, bytes: u64) {
-        self.fetched_bytes.inc_by(bytes);
-    }
-
-    /// A published tree has that many files of either kind.
-    pub fn files(&self, written: u64, shared: u64) {
-        self.files_written.inc_by(written);
-        self.files_shared.inc_by(shared);
-    }
-
-    /// What is on the volume; bytes only when they were counted.
-    pub fn volume(&self, revisions: usize, bytes: Option<u64>) {
-        self.revisions
-            .set(i64::try_from(revisions).unwrap_or(i64::MAX));
-        if let Some(bytes) = bytes {
-            self.volume_bytes
-                .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// Somebody asked for a poll now.
+    /// Counts a request to poll now.
     pub fn nudge(&self, provider: Provider, outcome: NudgeOutcome) {
         self.nudges[provider as usize * NudgeOutcome::ALL.len() + outcome as usize].inc();
         if outcome != NudgeOutcome::Refused {
@@ -366,21 +335,113 @@ impl Metrics {
         }
     }
 
+    fn finished(&self, work: &Work) {
+        for (stage, took) in &work.stages {
+            self.stage(*stage, *took);
+        }
+        self.fetched_bytes.inc_by(work.fetched_bytes);
+        self.files_written.inc_by(work.files_written);
+        self.files_shared.inc_by(work.files_shared);
+        let counted = OUTCOMES
+            .iter()
+            .position(|(known, _)| *known == work.outcome);
+        if let Some(index) = counted {
+            self.syncs[index].inc();
+            self.sync_duration[index].observe(work.took.as_secs_f64());
+        }
+        if matches!(work.outcome, Outcome::Changed | Outcome::Unchanged) {
+            self.last_success.set(since_epoch(SystemTime::now()));
+            self.consecutive_failures.set(0);
+        }
+    }
+
+    fn stage(&self, stage: Stage, took: Duration) {
+        self.stage_duration[stage as usize].observe(took.as_secs_f64());
+    }
+
+    fn failure(&self, failure: &Failure) {
+        let reason = Reason::FAILURES.iter().position(|r| *r == failure.reason);
+        if let Some(reason) = reason {
+            self.failures[failure.stage as usize * Reason::FAILURES.len() + reason].inc();
+        }
+    }
+
+    fn shows(&self, commit: &ShownCommit, at: SystemTime) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a time beyond 2^52 seconds is nonsense to the second already"
+        )]
+        self.commit_time.set(commit.time as f64);
+        self.last_publish.set(since_epoch(at));
+        let label = |key, value: &str| (key, Cow::Owned(value.to_owned()));
+        let labels = vec![
+            label("target", &self.target),
+            label("ref", &self.reference),
+            label("revision", &commit.id.to_string()),
+        ];
+        let mut shown = self.shown();
+        if let Some(previous) = shown.replace(labels.clone()) {
+            self.revision_info.remove(&previous);
+        }
+        self.revision_info.get_or_create_owned(&labels).set(1);
+    }
+
+    /// Credits a publish to the nudge that came before it.
+    fn credit_nudge(&self) {
+        if let Some(nudged) = self.nudged().take() {
+            let elapsed = nudged.elapsed();
+            if elapsed <= NUDGE_WINDOW {
+                self.nudge_to_publish.observe(elapsed.as_secs_f64());
+            }
+        }
+    }
+
     fn nudged(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.nudged.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Option<Labels>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Outcome {
-    /// Every outcome, in the order of the discriminants.
-    const ALL: [Self; 3] = [Self::Changed, Self::Unchanged, Self::Error];
-
-    /// The label value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Unchanged => "unchanged",
-            Self::Error => "error",
+impl Observer for TargetMetrics {
+    fn observe(&mut self, event: &Event) {
+        match event {
+            Event::Attempt => {
+                self.last_attempt.set(since_epoch(SystemTime::now()));
+            }
+            Event::Finished(work) => self.finished(work),
+            Event::Found(found) => self.shows(&found.commit, found.since),
+            Event::Published(published) => {
+                self.shows(&published.to, published.at);
+                self.credit_nudge();
+            }
+            Event::Failed(failure) => {
+                self.failure(failure);
+                self.consecutive_failures
+                    .set(i64::try_from(failure.consecutive).unwrap_or(i64::MAX));
+            }
+            Event::HousekeepingFailed(failure) => self.failure(failure),
+            Event::Pruned(pruned) => {
+                self.stage(Stage::Prune, pruned.took);
+                self.revisions
+                    .set(i64::try_from(pruned.revisions).unwrap_or(i64::MAX));
+                if let Some(bytes) = pruned.bytes {
+                    self.volume_bytes
+                        .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                }
+            }
+            Event::Waiting { next_poll } => {
+                self.poll_interval.set(next_poll.as_secs_f64());
+            }
+            Event::Started
+            | Event::Unchanged
+            | Event::Rejected(_)
+            | Event::Recovered { .. }
+            | Event::Damaged { .. }
+            | Event::Restored { .. }
+            | Event::Stopped => {}
         }
     }
 }
@@ -411,20 +472,10 @@ impl NudgeOutcome {
     }
 }
 
-/// Registers under the prefix and with the label that every series of a target has.
-struct Scope<'a> {
-    registry: &'a mut Registry,
-    target: &'a str,
-}
+/// Registers families under the prefix that all of them have.
+struct Scope<'a>(&'a mut Registry);
 
 impl Scope<'_> {
-    fn labels<const N: usize>(&self, more: [(&'static str, &'static str); N]) -> Labels {
-        let target = ("target", Cow::Owned(self.target.to_owned()));
-        std::iter::once(target)
-            .chain(more.map(|(key, value)| (key, Cow::Borrowed(value))))
-            .collect()
-    }
-
     fn family<M>(&mut self, name: &str, unit: Option<Unit>, help: &str) -> Family<Labels, M>
     where
         Family<Labels, M>: Metric + Default + Clone,
@@ -434,22 +485,11 @@ impl Scope<'_> {
         family
     }
 
-    fn single<M: Default + Clone>(&mut self, name: &str, unit: Option<Unit>, help: &str) -> M
-    where
-        Family<Labels, M>: Metric,
-    {
-        child(&self.family(name, unit, help), self.labels([]))
+    fn seconds(&mut self, name: &str, help: &str) -> Family<Labels, Seconds> {
+        self.family(name, Some(Unit::Seconds), help)
     }
 
-    fn seconds(&mut self, name: &str, help: &str) -> Seconds {
-        self.single(name, Some(Unit::Seconds), help)
-    }
-
-    fn histograms(
-        &mut self,
-        name: &str,
-        help: &str,
-    ) -> Family<Labels, Histogram, fn() -> Histogram> {
+    fn histograms(&mut self, name: &str, help: &str) -> HistogramFamily {
         let family =
             Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         self.register(name, Some(Unit::Seconds), help, family.clone());
@@ -459,14 +499,14 @@ impl Scope<'_> {
     fn register(&mut self, name: &str, unit: Option<Unit>, help: &str, metric: impl Metric) {
         let name = format!("gvr_{name}");
         match unit {
-            Some(unit) => self.registry.register_with_unit(name, help, unit, metric),
-            None => self.registry.register(name, help, metric),
+            Some(unit) => self.0.register_with_unit(name, help, unit, metric),
+            None => self.0.register(name, help, metric),
         }
     }
 }
 
-fn child<M: Default + Clone>(family: &Family<Labels, M>, labels: Labels) -> M {
-    family.get_or_create_owned(&labels)
+fn child<M: Clone, C: MetricConstructor<M>>(family: &Family<Labels, M, C>, labels: &Labels) -> M {
+    family.get_or_create_owned(labels)
 }
 
 /// A time before the epoch counts as the epoch.
@@ -478,14 +518,38 @@ fn since_epoch(time: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::SyncError;
+    use crate::notify::event::{AfterFailure, Found, Published, PublishedTree};
+
+    fn metrics() -> (Registry, TargetMetrics) {
+        let mut registry = Registry::default();
+        let metrics = Families::register(&mut registry).target("docs", "refs/heads/ma\"in");
+        (registry, metrics)
+    }
+
+    fn commit(digit: &str) -> ShownCommit {
+        ShownCommit {
+            id: digit.repeat(40).parse().unwrap(),
+            subject: String::new(),
+            author: String::new(),
+            time: -5,
+        }
+    }
+
+    fn published() -> Event {
+        Event::Published(Published {
+            from: None,
+            to: commit("a"),
+            reference: "refs/heads/main".to_owned(),
+            at: UNIX_EPOCH,
+            tree: PublishedTree::Kept,
+        })
+    }
 
     #[test]
     fn the_children_of_a_label_are_found_by_discriminant() {
         for (index, stage) in Stage::ALL.into_iter().enumerate() {
             assert_eq!(stage as usize, index);
-        }
-        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome as usize, index);
         }
         for (index, outcome) in NudgeOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
@@ -493,11 +557,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_moves_its_own_series_and_a_shutdown_none() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry, "docs");
-        metrics.failure(&SyncError::new(Stage::Fetch, Reason::Tls, "no"));
-        metrics.failure(&SyncError::new(Stage::Fetch, Reason::Cancelled, "bye"));
+    fn a_failure_moves_its_own_series_only() {
+        let (registry, mut metrics) = metrics();
+        let error = SyncError::new(Stage::Fetch, Reason::Tls, "no");
+        metrics.observe(&Event::Failed(Failure::new(
+            &error,
+            1,
+            AfterFailure::GiveUp,
+        )));
         let page = encode(&registry).unwrap();
         let moved: Vec<_> = page
             .lines()
@@ -511,39 +578,47 @@ mod tests {
     }
 
     #[test]
-    fn only_the_published_revision_has_a_series() {
+    fn only_the_published_revision_of_each_target_has_a_series() {
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry, "docs");
+        let families = Families::register(&mut registry);
+        let mut docs = families.target("docs", "refs/heads/ma\"in");
+        let mut dags = families.target("dags", "main");
         for digit in ["a", "b"] {
-            let commit = digit.repeat(40).parse().unwrap();
-            metrics.published("refs/heads/ma\"in", commit, -5, UNIX_EPOCH);
+            let found = Event::Found(Found {
+                commit: commit(digit),
+                since: UNIX_EPOCH,
+            });
+            docs.observe(&found);
+            dags.observe(&found);
         }
         let page = encode(&registry).unwrap();
-        let shown: Vec<_> = page
+        let mut shown: Vec<_> = page
             .lines()
             .filter(|line| line.starts_with("gvr_revision_info{"))
             .collect();
-        let expected = format!(
-            r#"gvr_revision_info{{target="docs",ref="refs/heads/ma\"in",revision="{}"}} 1"#,
-            "b".repeat(40)
-        );
-        assert_eq!(shown, [expected]);
+        shown.sort_unstable();
+        let revision = "b".repeat(40);
+        let expected = [
+            format!(r#"gvr_revision_info{{target="dags",ref="main",revision="{revision}"}} 1"#),
+            format!(
+                r#"gvr_revision_info{{target="docs",ref="refs/heads/ma\"in",revision="{revision}"}} 1"#
+            ),
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]
     fn a_publish_is_credited_to_the_first_nudge_and_only_once() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry, "docs");
+        let (registry, mut metrics) = metrics();
         let count = |n| format!("gvr_nudge_to_publish_seconds_count{{target=\"docs\"}} {n}\n");
-        let commit = "a".repeat(40).parse().unwrap();
-        metrics.published("HEAD", commit, 0, UNIX_EPOCH);
+        metrics.observe(&published());
         metrics.nudge(Provider::Token, NudgeOutcome::Refused);
-        metrics.published("HEAD", commit, 0, UNIX_EPOCH);
+        metrics.observe(&published());
         assert!(encode(&registry).unwrap().contains(&count(0)));
         metrics.nudge(Provider::Token, NudgeOutcome::Accepted);
         metrics.nudge(Provider::Token, NudgeOutcome::Coalesced);
-        metrics.published("HEAD", commit, 0, UNIX_EPOCH);
-        metrics.published("HEAD", commit, 0, UNIX_EPOCH);
+        metrics.observe(&published());
+        metrics.observe(&published());
         assert!(encode(&registry).unwrap().contains(&count(1)));
     }
 }

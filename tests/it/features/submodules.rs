@@ -291,6 +291,7 @@ fn a_submodule_that_cannot_be_had_names_itself_and_leaves_the_old_tree() {
     fails(
         &mut sidecar,
         &error_file,
+        "ref_missing",
         &["submodule other", path, missing],
     );
     assert_eq!(root.commit().as_deref(), Some(&*good));
@@ -305,6 +306,7 @@ fn a_submodule_that_cannot_be_had_names_itself_and_leaves_the_old_tree() {
     fails(
         &mut sidecar,
         &error_file,
+        "not_found",
         &["submodule other", "nobody.git", missing],
     );
     assert_eq!(root.commit().as_deref(), Some(&*good));
@@ -322,15 +324,15 @@ fn a_submodule_that_cannot_be_had_names_itself_and_leaves_the_old_tree() {
     root.assert_tidy(&[]);
 }
 
-/// Waits for an error file that holds all this, with the reason `not_found`.
+/// Waits for an error file that holds all this, with that reason.
 #[track_caller]
-fn fails(sidecar: &mut Sidecar, error_file: &Path, texts: &[&str]) {
+fn fails(sidecar: &mut Sidecar, error_file: &Path, expected: &str, texts: &[&str]) {
     sidecar.wait_while_alive(&format!("an error with {texts:?}"), |_| {
         let text = fs::read_to_string(error_file).unwrap_or_default();
         texts.iter().all(|part| text.contains(part))
     });
     let (_, reason) = stage_and_reason(error_file).unwrap();
-    assert_eq!(reason, "not_found");
+    assert_eq!(reason, expected);
 }
 
 #[test]

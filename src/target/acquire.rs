@@ -1,46 +1,70 @@
-//! Bringing commits into the store: the target's own, and those of its submodules.
-//!
-//! It fetches what it is told to; whether anything is missing is for the caller to say.
+//! Fetches commits into the store: the target's own, its tags, and those of its submodules.
 
-use crate::base::budget::Budget;
 use crate::base::commit::Commit;
-use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::error::{Remedy, Stage, SyncError};
 use crate::base::text::printable;
 use crate::config::Target;
 use crate::remote::{self, Advertised, FetchRequest, Remote};
 use crate::store::Store;
 use crate::tree::{self, Submodule, SubmoduleMode, TreeOptions};
 
-use super::Report;
+use super::context::Context;
+use super::trees::Trees;
 
-/// How deep submodules may nest: git has no limit, a loop of them has no end.
+/// How deep submodules may nest: git has no limit, and a repository may contain itself.
 const SUBMODULE_DEPTH: usize = 16;
 
-/// A commit to bring into the store.
-pub(super) struct Wanted<'a> {
-    pub object: Commit,
-    pub name: Option<&'a str>,
-    pub commit: Commit,
-    pub depth: u32,
+/// Fetches everything that a tree of the tip needs and the store lacks. `fingerprint` is that of
+/// the settings.
+pub(super) fn acquire(
+    remote: &mut dyn Remote,
+    trees: &Trees,
+    tip: &Advertised,
+    fingerprint: &str,
+    context: &mut Context<'_>,
+) -> Result<(), SyncError> {
+    let store = &trees.store;
+    let options = &context.settings.tree;
+    let lacks_history = trees.lacks_history(tip.commit, options, fingerprint);
+    if !store.contains(tip.commit) || lacks_history {
+        let wanted = Wanted {
+            object: tip.object,
+            name: Some(&tip.name),
+            commit: tip.commit,
+        };
+        wanted.fetch(remote, store, context)?;
+    }
+    fetch_submodules(store, tip.commit, context)?;
+    if context.settings.tree.git_dir {
+        let budget = context.budget;
+        let tags = context.time(Stage::Fetch, |_| remote.tags(budget))?;
+        fetch_tags(remote, store, &tags, context)?;
+        store.set_tags(&tags)?;
+    }
+    Ok(())
+}
+
+/// A commit to fetch.
+struct Wanted<'a> {
+    object: Commit,
+    name: Option<&'a str>,
+    commit: Commit,
 }
 
 impl Wanted<'_> {
-    /// Fetches it, with what the store has told to the remote.
-    pub fn fetch(
+    fn fetch(
         &self,
         remote: &mut dyn Remote,
         store: &Store,
-        target: &Target,
-        budget: &Budget,
-        report: &mut Report,
+        context: &mut Context<'_>,
     ) -> Result<(), SyncError> {
-        // A server does not tell what a ref holds before it is sent.
+        // A server does not say what kind of object a ref holds before it sends the object.
         self.check_kind(store)?;
-        let fetched = report.time(Stage::Fetch, || {
+        let fetched = context.time(Stage::Fetch, |context| {
             let haves = store.haves();
             let shallow = store.shallow();
             let thin = !haves.is_empty();
-            let mut receiving = store.receive(budget, max_bytes(target))?;
+            let mut receiving = store.receive(context.budget, max_bytes(context.settings))?;
             if thin {
                 receiving.expect_thin();
             }
@@ -50,20 +74,20 @@ impl Wanted<'_> {
                 name: self.name,
                 haves: &haves,
                 shallow: &shallow,
-                depth: self.depth,
+                depth: context.settings.depth,
                 thin,
             };
-            let fetched = remote.fetch(&request, &mut receiving, budget)?;
+            let fetched = remote.fetch(&request, &mut receiving, context.budget)?;
             receiving
                 .finish(&fetched, &[self.commit])
                 .map_err(|error| self.check_kind(store).err().unwrap_or(error))
                 .map(|()| fetched)
         })?;
-        report.fetched_bytes += fetched.bytes;
+        context.report.fetched_bytes += fetched.bytes;
         Ok(())
     }
 
-    /// Refuses what the store knows to be no commit.
+    /// Fails if the store holds the object and it is not a commit.
     fn check_kind(&self, store: &Store) -> Result<(), SyncError> {
         match tree::other_than_commit(store.path(), self.commit) {
             None => Ok(()),
@@ -76,20 +100,18 @@ impl Wanted<'_> {
     }
 }
 
-/// Brings the objects of tags that were made after the commits that they stand for had come.
-pub(super) fn fetch_tags(
+/// Fetches the objects of annotated tags that were made after their commits were fetched.
+fn fetch_tags(
     remote: &mut dyn Remote,
     store: &Store,
     tags: &[Advertised],
-    target: &Target,
-    budget: &Budget,
-    report: &mut Report,
+    context: &mut Context<'_>,
 ) -> Result<(), SyncError> {
     let missing = store.missing_tags(tags);
     let Some((first, others)) = missing.split_first() else {
         return Ok(());
     };
-    let fetched = report.time(Stage::Fetch, || {
+    let fetched = context.time(Stage::Fetch, |context| {
         let also: Vec<Commit> = others.iter().map(|tag| tag.object).collect();
         let haves: Vec<Commit> = missing.iter().map(|tag| tag.commit).collect();
         let request = FetchRequest {
@@ -97,47 +119,46 @@ pub(super) fn fetch_tags(
             also: &also,
             name: Some(&first.name),
             haves: &haves,
-            // As if all history were here: only the tags themselves are of interest.
+            // As if all history were here, because only the tag objects are wanted.
             shallow: &[],
             depth: 0,
             thin: false,
         };
-        let mut receiving = store.receive(budget, max_bytes(target))?;
-        let fetched = remote.fetch(&request, &mut receiving, budget)?;
+        let mut receiving = store.receive(context.budget, max_bytes(context.settings))?;
+        let fetched = remote.fetch(&request, &mut receiving, context.budget)?;
         receiving.finish(&fetched, &[])?;
         Ok(fetched)
     })?;
-    report.fetched_bytes += fetched.bytes;
+    context.report.fetched_bytes += fetched.bytes;
     Ok(())
 }
 
-/// Brings the submodules of a commit, and theirs, into the store.
-pub(super) fn fetch_submodules(
-    target: &Target,
+/// Fetches the submodules of a commit, and theirs.
+fn fetch_submodules(
     store: &Store,
     commit: Commit,
-    budget: &Budget,
-    report: &mut Report,
+    context: &mut Context<'_>,
 ) -> Result<(), SyncError> {
-    each_submodule(target, store, commit, &mut |submodule| {
+    let settings = context.settings;
+    each_submodule(settings, store, commit, &mut |submodule| {
         if store.contains(submodule.commit) {
             return Ok(());
         }
-        let mut remote = remote::open(&target.remote_for(&submodule.url))?;
-        let want = Wanted {
+        let mut remote = remote::open(&settings.remote_for(&submodule.url))?;
+        let wanted = Wanted {
             object: submodule.commit,
             name: None,
             commit: submodule.commit,
-            depth: target.depth,
         };
-        want.fetch(&mut *remote, store, target, budget, report)
+        wanted
+            .fetch(&mut *remote, store, context)
             .map_err(|error| in_submodule(error, submodule))
     })
 }
 
 /// Visits the submodules of a commit, each before its own, as far as the settings want them.
 ///
-/// A commit that the store does not hold has none.
+/// A commit that the store does not hold counts as one without submodules.
 pub(super) fn each_submodule(
     target: &Target,
     store: &Store,
@@ -169,26 +190,28 @@ pub(super) fn each_submodule(
     Ok(())
 }
 
-/// The largest pack that is taken.
+/// The largest pack that is received, in bytes.
 fn max_bytes(target: &Target) -> u64 {
     target.tree.max_bytes.unwrap_or(u64::MAX)
 }
 
-/// Names the submodule, and keeps a missing commit from looking like a moved ref.
+/// Names the submodule. Polling the superproject again would not bring the commit, so a missing one
+/// is retried at the next poll.
 fn in_submodule(error: SyncError, submodule: &Submodule) -> SyncError {
-    let reason = match error.reason {
-        Reason::RefMissing => Reason::NotFound,
+    let remedy = match error.remedy {
+        Remedy::PollAgain => Remedy::Retry,
         other => other,
     };
     let path = printable(&submodule.path.to_string_lossy());
     let mut outer = SyncError::new(
         error.stage,
-        reason,
+        error.reason,
         format!(
             "submodule {path} at {} ({})",
             submodule.commit, submodule.url
         ),
-    );
+    )
+    .with_remedy(remedy);
     if let Some(hint) = error.hint() {
         outer = outer.with_hint(hint);
     }

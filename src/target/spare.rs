@@ -1,21 +1,22 @@
-//! The links of the next tree, made before anybody knows what it will be.
+//! The spare tree: links to the files of the newest tree, made while nothing happens, which the next
+//! build moves into place.
 //!
-//! It only saves time: without them, or with half of them, the next tree is built all the same.
+//! It only saves time: without a spare tree, or with half of one, the next tree is built all the
+//! same.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::debug;
 
+use super::Syncer;
+use super::trees::{KnownTree, Trees};
 use crate::base::budget::Budget;
 use crate::tree::{self, Share, TreeOptions};
 
-use super::Sync;
-use super::disk::{Disk, Known};
-
-/// Links to the files of a tree, for the one after it.
-pub(super) struct Ahead {
-    /// The revision of the files.
+/// The spare tree of one revision.
+pub(super) struct SpareTree {
+    /// The revision whose files are linked.
     of: u64,
     links: Links,
 }
@@ -27,27 +28,27 @@ enum Links {
     None,
 }
 
-impl Sync {
+impl Syncer {
     /// Links the files of the newest tree for the tree after it, until the budget gives way. Returns
     /// whether something is left to do, which begins with housekeeping.
-    pub fn link_ahead(&mut self, budget: &Budget) -> bool {
-        let Some(disk) = &mut self.disk else {
+    pub(super) fn fill_spare(&mut self, budget: &Budget) -> bool {
+        let Some(trees) = &mut self.trees else {
             return false;
         };
-        if self.target.tree.share != Share::Hardlink {
+        if self.settings.tree.share != Share::Hardlink {
             return false;
         }
-        let Some(newest) = disk.newest().cloned() else {
+        let Some(newest) = trees.newest().cloned() else {
             return false;
         };
         let of = newest.revision.n;
-        let links = match disk.ahead.take() {
-            Some(ahead) if ahead.of == of => Ok(ahead.links),
-            None => Links::begin(disk, &newest, &self.target.tree),
-            // The revision was removed just now, and its files are on the disk until the links are
-            // gone as well.
+        let links = match trees.spare.take() {
+            Some(spare) if spare.of == of => Ok(spare.links),
+            None => Links::begin(trees, &newest, &self.settings.tree),
+            // The revision was removed, and its files take up the disk until the links to them are
+            // removed as well.
             stale => {
-                disk.ahead = stale;
+                trees.spare = stale;
                 return true;
             }
         };
@@ -59,24 +60,24 @@ impl Sync {
             }
             Err(error) => {
                 debug!(%error, "not linked ahead");
-                // A full disk has better uses for its last blocks.
-                disk.drop_spares();
+                // On a full disk, the next tree needs the last blocks more than the spare does.
+                trees.drop_spares();
                 (Links::None, true)
             }
         };
-        disk.ahead = Some(Ahead { of, links });
+        trees.spare = Some(SpareTree { of, links });
         more
     }
 }
 
-impl Ahead {
+impl SpareTree {
     /// The revision whose files are linked.
     pub fn of(&self) -> u64 {
         self.of
     }
 
-    /// The spare, if its files are those of the revision that is built from.
-    pub fn spare_of(&self, base: &Known) -> Option<&Path> {
+    /// Where the links are, if they lead to the files of `base`.
+    pub fn path_for(&self, base: &KnownTree) -> Option<&Path> {
         match &self.links {
             Links::Begun(path, _) | Links::Made(path) if self.of == base.revision.n => Some(path),
             _ => None,
@@ -85,8 +86,8 @@ impl Ahead {
 }
 
 impl Links {
-    fn begin(disk: &Disk, newest: &Known, options: &TreeOptions) -> io::Result<Self> {
-        let path = disk.volume.make_spare(newest.revision.n)?;
+    fn begin(trees: &Trees, newest: &KnownTree, options: &TreeOptions) -> io::Result<Self> {
+        let path = trees.volume.make_spare(newest.revision.n)?;
         let spare = tree::Spare::begin(&newest.as_base(), &path, options)?;
         Ok(Self::Begun(path, spare))
     }

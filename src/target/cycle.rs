@@ -1,0 +1,394 @@
+//! One cycle: poll, decide, acquire, build, accept, publish.
+//!
+//! Nothing that readers see changes before a complete, accepted tree is on the disk. This module does
+//! not loop over cycles, wait or count failures; [`super::follow`] does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::debug;
+
+use super::accept::{Acceptor, Judged, judge};
+use super::context::Context;
+use super::decide::{self, Action, Repeat, Tries, decide};
+use super::trees::{Trees, gone};
+use super::{acquire, build};
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Remedy, Stage, SyncError};
+use crate::base::text::printable;
+use crate::config::Target;
+use crate::notify::Event;
+use crate::notify::event::{Published, PublishedTree, Rejection, ShownCommit};
+use crate::remote::{self, Advertised, RefName, Remote, Tip};
+use crate::store::Store;
+use crate::volume::{Accepted, Observed, Verdict, Volume};
+
+/// A target with its connection and its volume, from one cycle to the next.
+///
+/// What it remembers only saves work: every decision is checked against the disk.
+pub struct Syncer {
+    pub(super) settings: Arc<Target>,
+    pub(super) remote: Box<dyn Remote>,
+    /// Of the settings that shape a tree.
+    pub(super) fingerprint: String,
+    pub(super) acceptors: Vec<Box<dyn Acceptor>>,
+    pub(super) trees: Option<Trees>,
+    /// The tip that was found to change nothing under the watched paths, and the revision that it
+    /// was compared with.
+    pub(super) irrelevant: Option<(Commit, u64)>,
+    /// When the bytes on the volume were counted last.
+    pub(super) measured: Option<Instant>,
+}
+
+/// How a cycle that did not fail ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The link is where it should be, and was.
+    Unchanged,
+    /// The link was flipped.
+    Published(Box<Published>),
+    /// The remote's commit is rejected. Readers keep the tree that they have.
+    Rejected(Rejection),
+}
+
+impl Syncer {
+    /// Prepares to sync; touches neither the network nor the disk.
+    ///
+    /// # Errors
+    /// When the remote's settings cannot be used; stage `poll`.
+    pub fn new(
+        settings: Arc<Target>,
+        acceptors: Vec<Box<dyn Acceptor>>,
+    ) -> Result<Self, SyncError> {
+        Ok(Self {
+            remote: remote::open(&settings.remote)?,
+            fingerprint: settings.tree.fingerprint(),
+            settings,
+            acceptors,
+            trees: None,
+            irrelevant: None,
+            measured: None,
+        })
+    }
+
+    /// Opens the volume and checks the tree that readers see against its whole manifest, once.
+    ///
+    /// Does nothing while the volume is open.
+    ///
+    /// # Errors
+    /// Stage `start`: the root cannot be used, or another process uses it.
+    pub(super) fn open(&mut self, context: &mut Context<'_>) -> Result<(), SyncError> {
+        let wait = context
+            .budget
+            .remaining()
+            .map_err(|cause| SyncError::interrupted(Stage::Start, "opening the volume", cause))?;
+        self.open_within(wait, context)
+    }
+
+    /// The same, waiting at most `wait` for another process to release the root.
+    pub(super) fn open_within(
+        &mut self,
+        wait: Duration,
+        context: &mut Context<'_>,
+    ) -> Result<(), SyncError> {
+        if self.trees.is_some() {
+            return Ok(());
+        }
+        let layout = context.settings.layout.clone();
+        let volume = Volume::open(layout, &context.settings.name, wait, context.budget)?;
+        let mut trees = Trees {
+            known: Vec::new(),
+            spare: None,
+            store: Store::open(volume.store_path())?,
+            volume,
+        };
+        trees.refresh()?;
+        if let Some(live) = trees.volume.observe()?.live {
+            trees.inspect(live.n, context)?;
+        }
+        self.trees = Some(trees);
+        Ok(())
+    }
+
+    /// The published tree, if it is sound, and its manifest.
+    pub(super) fn current(&self) -> Option<(ShownCommit, PathBuf)> {
+        let trees = self.trees.as_ref()?;
+        let observed = trees.volume.observe().ok()?;
+        let live = trees.live(&observed)?;
+        let manifest = live.revision.manifest.clone();
+        live.sound
+            .then(|| (describe(&trees.store, live.revision.commit), manifest))
+    }
+
+    /// Runs one cycle. A failure that its [`Remedy`] may end is repeated here, a few times at most.
+    ///
+    /// # Errors
+    /// The first step that failed. The link is then where it was, or, if it had been damaged, on
+    /// the sound tree that readers saw last.
+    pub fn cycle(&mut self, context: &mut Context<'_>) -> Result<Outcome, SyncError> {
+        self.open(context)?;
+        let mut tries = Tries::default();
+        loop {
+            let error = match self.attempt(context) {
+                Err(error) => error,
+                done => return done,
+            };
+            let again = match decide::repeat(error.remedy, &mut tries, self.ref_may_move()) {
+                Repeat::No => false,
+                Repeat::Poll => true,
+                Repeat::MakeRoom => self.opened()?.make_room(context.budget),
+                Repeat::RebuildStore => {
+                    self.opened()?.store.wipe()?;
+                    true
+                }
+            };
+            if !again {
+                if error.remedy == Remedy::MakeRoom {
+                    // Start from the disk next time, because somebody may have deleted, remounted or
+                    // filled it.
+                    self.trees = None;
+                }
+                return Err(error);
+            }
+            debug!(error = error.chain(), "trying again at once");
+        }
+    }
+
+    /// The steps of a cycle, in the one order that keeps the promise to readers.
+    fn attempt(&mut self, context: &mut Context<'_>) -> Result<Outcome, SyncError> {
+        let observed = self.relink(context)?;
+        let tip = self.poll(context)?;
+        match self.decide(&tip, &observed, context)? {
+            Action::Nothing => Ok(Outcome::Unchanged),
+            Action::Reject(n) => self.still_rejected(n),
+            Action::Flip(n) => {
+                let accepted = self.opened()?.accepted(n)?;
+                self.publish(&tip, &observed, &accepted, PublishedTree::Kept, context)
+            }
+            Action::Judge(n) => self.judge_kept(n, &tip, &observed, context),
+            Action::Build => self.build_and_publish(&tip, &observed, context),
+        }
+    }
+
+    /// Points a lost or damaged link at the sound tree that readers saw last, before the poll, so
+    /// that readers have a tree even while the remote is away. Returns what readers see then.
+    fn relink(&mut self, context: &mut Context<'_>) -> Result<Observed, SyncError> {
+        let fingerprint = self.fingerprint.clone();
+        let trees = self.opened()?;
+        let observed = trees.volume.observe()?;
+        let Some(what) = &observed.damage else {
+            return Ok(observed);
+        };
+        if observed.live_takes_the_links_place() {
+            return Ok(observed);
+        }
+        context.emit(&Event::Damaged {
+            what: what.clone(),
+            commit: None,
+        });
+        trees.refresh()?;
+        loop {
+            let candidates = trees.candidates();
+            let facts = trees.facts(&fingerprint, &candidates, &observed, None);
+            let Some(n) = decide::relink(&facts) else {
+                return Ok(observed);
+            };
+            if trees.inspect(n, context)? {
+                let accepted = trees.accepted(n)?;
+                trees.publish(&accepted, context)?;
+                context.emit(&Event::Restored {
+                    commit: accepted.revision().commit,
+                });
+                return trees.volume.observe();
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Result<Advertised, SyncError> {
+        let tip = context
+            .time(Stage::Poll, |context| {
+                self.remote.tip(&self.settings.reference, context.budget)
+            })
+            .map_err(|error| match error.remedy {
+                // The remote has answered, so asking it again at once brings the same answer.
+                Remedy::PollAgain => error.with_remedy(Remedy::Retry),
+                _ => error,
+            })?;
+        match tip {
+            Tip::At(tip) => Ok(tip),
+            Tip::Missing { empty } => Err(missing(&self.settings, empty)),
+        }
+    }
+
+    /// Decides, and checks a tree that is to be flipped to or judged against its manifest.
+    fn decide(
+        &mut self,
+        tip: &Advertised,
+        observed: &Observed,
+        context: &mut Context<'_>,
+    ) -> Result<Action, SyncError> {
+        let (fingerprint, irrelevant) = (self.fingerprint.clone(), self.irrelevant);
+        let trees = self.opened()?;
+        loop {
+            let candidates = trees.candidates();
+            let facts = trees.facts(&fingerprint, &candidates, observed, irrelevant);
+            let action = decide(tip.commit, &facts);
+            match action {
+                Action::Flip(n) | Action::Judge(n) if !trees.inspect(n, context)? => {}
+                decided => return Ok(decided),
+            }
+        }
+    }
+
+    fn build_and_publish(
+        &mut self,
+        tip: &Advertised,
+        observed: &Observed,
+        context: &mut Context<'_>,
+    ) -> Result<Outcome, SyncError> {
+        let started = Instant::now();
+        let fingerprint = self.fingerprint.clone();
+        let trees = opened(&mut self.trees)?;
+        acquire::acquire(&mut *self.remote, trees, tip, &fingerprint, context)?;
+        if !build::is_relevant(trees, tip.commit, &fingerprint, observed, context)? {
+            debug!(commit = %tip.commit, "nothing changed under the watched paths");
+            self.irrelevant = observed.live.as_ref().map(|live| (tip.commit, live.n));
+            return Ok(Outcome::Unchanged);
+        }
+        let (sealed, built) = build::build(trees, tip.commit, context)?;
+        match judge(&mut self.acceptors, sealed, context)? {
+            Judged::Rejected(reason) => self.rejected(tip.commit, reason),
+            Judged::Accepted(accepted) => {
+                let tree = PublishedTree::Built {
+                    files_written: built.files_written,
+                    files_shared: built.files_shared,
+                    took: started.elapsed(),
+                    shortcomings: build::shortcomings(&built),
+                };
+                self.publish(tip, observed, &accepted, tree, context)
+            }
+        }
+    }
+
+    /// Judges a tree that an earlier cycle sealed and did not get a verdict for.
+    fn judge_kept(
+        &mut self,
+        n: u64,
+        tip: &Advertised,
+        observed: &Observed,
+        context: &mut Context<'_>,
+    ) -> Result<Outcome, SyncError> {
+        let trees = opened(&mut self.trees)?;
+        let sealed = trees
+            .find(n)
+            .and_then(|known| trees.volume.pending(&known.revision))
+            .ok_or_else(|| gone(n))?;
+        match judge(&mut self.acceptors, sealed, context)? {
+            Judged::Rejected(reason) => self.rejected(tip.commit, reason),
+            Judged::Accepted(accepted) => {
+                self.publish(tip, observed, &accepted, PublishedTree::Kept, context)
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        tip: &Advertised,
+        observed: &Observed,
+        accepted: &Accepted,
+        tree: PublishedTree,
+        context: &mut Context<'_>,
+    ) -> Result<Outcome, SyncError> {
+        let trees = self.opened()?;
+        trees.publish(accepted, context)?;
+        let to = describe(&trees.store, tip.commit);
+        self.irrelevant = None;
+        Ok(Outcome::Published(Box::new(Published {
+            from: observed.live.as_ref().map(|live| live.commit),
+            to,
+            reference: tip.name.clone(),
+            at: SystemTime::now(),
+            tree,
+        })))
+    }
+
+    fn rejected(&mut self, commit: Commit, reason: String) -> Result<Outcome, SyncError> {
+        self.opened()?.refresh()?;
+        Ok(Outcome::Rejected(Rejection {
+            commit,
+            reason,
+            is_new: true,
+        }))
+    }
+
+    fn still_rejected(&mut self, n: u64) -> Result<Outcome, SyncError> {
+        let known = self.opened()?.find(n).ok_or_else(|| gone(n))?;
+        let reason = match &known.verdict {
+            Verdict::Rejected(reason) => reason.clone(),
+            _ => String::new(),
+        };
+        Ok(Outcome::Rejected(Rejection {
+            commit: known.revision.commit,
+            reason,
+            is_new: false,
+        }))
+    }
+
+    pub(super) fn opened(&mut self) -> Result<&mut Trees, SyncError> {
+        opened(&mut self.trees)
+    }
+
+    fn ref_may_move(&self) -> bool {
+        !matches!(self.settings.reference, RefName::Commit(_))
+    }
+}
+
+fn opened(trees: &mut Option<Trees>) -> Result<&mut Trees, SyncError> {
+    trees
+        .as_mut()
+        .ok_or_else(|| SyncError::new(Stage::Start, Reason::Other, "the volume is not open"))
+}
+
+/// The commit as people read about it; without its texts when the store lost it.
+fn describe(store: &Store, commit: Commit) -> ShownCommit {
+    let info = store.summary(commit).ok();
+    let seconds = info.as_ref().and_then(|info| {
+        let since = info.time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_secs()).ok()
+    });
+    let (subject, author) = info
+        .map(|info| (info.subject, info.author))
+        .unwrap_or_default();
+    ShownCommit {
+        id: commit,
+        subject,
+        author,
+        time: seconds.unwrap_or(0),
+    }
+}
+
+/// The error for a ref that the remote does not have.
+fn missing(settings: &Target, empty: bool) -> SyncError {
+    let url = &settings.remote.url;
+    let error = |message, hint: &str| {
+        // The remote has answered, so asking it again at once brings the same answer.
+        SyncError::new(Stage::Poll, Reason::RefMissing, message)
+            .with_hint(hint)
+            .with_remedy(Remedy::Retry)
+    };
+    match &settings.reference {
+        _ if empty => error(
+            format!("{url} is empty, or has lost its default branch"),
+            "push a first commit, or name a branch or tag with --ref",
+        ),
+        RefName::Full(name) | RefName::Short(name) => error(
+            format!("{url} has no ref {}", printable(name)),
+            "check --ref against `git ls-remote`; a branch may have been renamed or deleted",
+        ),
+        RefName::Head | RefName::Commit(_) => error(
+            format!("{url} has no default branch"),
+            "name a branch or tag with --ref",
+        ),
+    }
+}

@@ -1,0 +1,226 @@
+//! The volume while it is open: its complete trees, and what is known of each.
+
+use tracing::debug;
+
+use super::context::Context;
+use super::decide::{Candidate, Facts};
+use super::spare::SpareTree;
+use crate::base::budget::Budget;
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::printable;
+use crate::manifest::{self, Header};
+use crate::notify::Event;
+use crate::store::Store;
+use crate::tree::{Base, TreeOptions};
+use crate::volume::{Accepted, Observed, Revision, Verdict, Volume};
+
+/// The volume while it is open and locked, its object store, its complete trees, and the spare tree
+/// that is pre-linked for the next one.
+pub(super) struct Trees {
+    pub volume: Volume,
+    pub store: Store,
+    pub known: Vec<KnownTree>,
+    pub spare: Option<SpareTree>,
+}
+
+/// A complete tree on the volume.
+#[derive(Clone, Debug)]
+pub(super) struct KnownTree {
+    pub revision: Revision,
+    /// The fingerprint of the settings that it was built with.
+    pub settings: String,
+    /// Whether it is as it was built, as far as anybody looked.
+    pub sound: bool,
+    /// Whether it may be published.
+    pub verdict: Verdict,
+}
+
+impl KnownTree {
+    /// The tree as a base that a new tree shares files with.
+    pub fn as_base(&self) -> Base<'_> {
+        Base {
+            tree: &self.revision.path,
+            manifest: &self.revision.manifest,
+        }
+    }
+}
+
+impl Trees {
+    /// Reads again which complete trees there are. What was found to be unsound stays so.
+    pub fn refresh(&mut self) -> Result<(), SyncError> {
+        let mut known = Vec::new();
+        for revision in self.volume.revisions()? {
+            let before = self
+                .known
+                .iter()
+                .find(|known| known.revision.n == revision.n);
+            known.push(match before {
+                Some(before) => KnownTree {
+                    verdict: match before.verdict {
+                        Verdict::Pending => self.volume.verdict(&revision),
+                        ref decided => decided.clone(),
+                    },
+                    // Publishing by exchange moves trees.
+                    revision,
+                    ..before.clone()
+                },
+                None => {
+                    let header = Header::read(&revision.manifest);
+                    KnownTree {
+                        sound: header.is_ok(),
+                        settings: header.map(|header| header.fingerprint).unwrap_or_default(),
+                        verdict: self.volume.verdict(&revision),
+                        revision,
+                    }
+                }
+            });
+        }
+        self.known = known;
+        Ok(())
+    }
+
+    /// The trees as the decisions look at them.
+    pub fn candidates(&self) -> Vec<Candidate<'_>> {
+        self.known
+            .iter()
+            .map(|known| Candidate {
+                n: known.revision.n,
+                commit: known.revision.commit,
+                settings: &known.settings,
+                sound: known.sound,
+                verdict: &known.verdict,
+            })
+            .collect()
+    }
+
+    /// What the decisions need to know, with [`Trees::candidates`].
+    pub fn facts<'a>(
+        &self,
+        settings: &'a str,
+        candidates: &'a [Candidate<'a>],
+        observed: &Observed,
+        irrelevant: Option<(Commit, u64)>,
+    ) -> Facts<'a> {
+        Facts {
+            settings,
+            candidates,
+            live: observed.live.as_ref().map(|live| live.n),
+            misplaced: observed.live_takes_the_links_place(),
+            damaged: observed.damage.is_some(),
+            last_seen: observed
+                .damage
+                .as_ref()
+                .and_then(|_| self.last_seen().map(|tree| tree.revision.n)),
+            irrelevant,
+        }
+    }
+
+    /// Deletes a spare tree that was made for an older newest tree, or by an earlier process.
+    pub fn drop_old_spares(&mut self) {
+        let newest = self.newest().map(|newest| newest.revision.n);
+        if self.spare.as_ref().map(SpareTree::of) != newest {
+            self.spare = None;
+            self.drop_spares();
+        }
+    }
+
+    /// Moves every spare tree to the trash.
+    pub fn drop_spares(&self) {
+        if let Err(error) = self.volume.drop_spares() {
+            debug!(%error, "the pre-linked spare tree stays for now");
+        }
+    }
+
+    /// Deletes the pre-linked spare tree, so that the next tree can have its disk space; whether there
+    /// was one.
+    pub fn make_room(&mut self, budget: &Budget) -> bool {
+        self.spare = None;
+        match self.volume.delete_spares(budget) {
+            Ok(made) => made && self.refresh().is_ok(),
+            Err(error) => {
+                debug!(%error, "the pre-linked spare tree cannot be deleted");
+                false
+            }
+        }
+    }
+
+    /// Points readers at an accepted tree.
+    pub fn publish(&mut self, tree: &Accepted, context: &mut Context<'_>) -> Result<(), SyncError> {
+        context.time(Stage::Publish, |_| self.volume.publish(tree))?;
+        self.refresh()
+    }
+
+    /// Whether the history in the store may have another depth than a new tree of the commit is to
+    /// show: the commit came, or the last fetch was made, under other settings.
+    pub fn lacks_history(&self, commit: Commit, options: &TreeOptions, settings: &str) -> bool {
+        let differs = |known: &KnownTree| known.settings != settings;
+        options.git_dir
+            && !(options.depth == 0 && self.store.shallow().is_empty())
+            && (self.newest().is_none_or(differs)
+                || self
+                    .known
+                    .iter()
+                    .any(|known| known.revision.commit == commit && differs(known)))
+    }
+
+    /// The tree that readers were seen to have.
+    pub fn live(&self, observed: &Observed) -> Option<&KnownTree> {
+        self.find(observed.live.as_ref()?.n)
+    }
+
+    /// The complete tree of that revision.
+    pub fn find(&self, n: u64) -> Option<&KnownTree> {
+        self.known.iter().find(|known| known.revision.n == n)
+    }
+
+    /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
+    pub fn inspect(&mut self, n: u64, context: &mut Context<'_>) -> Result<bool, SyncError> {
+        let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) else {
+            return Ok(false);
+        };
+        let (tree, manifest) = (&known.revision.path, &known.revision.manifest);
+        if known.sound
+            && let Some(what) = manifest::verify(tree, manifest, context.budget)?
+        {
+            context.emit(&Event::Damaged {
+                what: printable(&what),
+                commit: Some(known.revision.commit),
+            });
+            known.sound = false;
+        }
+        Ok(known.sound)
+    }
+
+    /// The newest tree that may be shared from.
+    pub fn newest(&self) -> Option<&KnownTree> {
+        self.known
+            .iter()
+            .filter(|known| !matches!(known.verdict, Verdict::Rejected(_)))
+            .max_by_key(|known| known.revision.n)
+    }
+
+    /// The sound tree that readers saw last, which need not be the newest after a force push.
+    fn last_seen(&self) -> Option<&KnownTree> {
+        let shown = |known: &&KnownTree| known.sound && known.verdict == Verdict::Accepted;
+        let among = self.known.iter().filter(shown).map(|k| k.revision.n);
+        let n = self.volume.last_live(among)?;
+        self.find(n)
+    }
+
+    /// An accepted tree that is on the volume.
+    pub fn accepted(&self, n: u64) -> Result<Accepted, SyncError> {
+        self.find(n)
+            .and_then(|known| self.volume.accepted(&known.revision))
+            .ok_or_else(|| gone(n))
+    }
+}
+
+/// The error for a tree that somebody deleted since it was chosen.
+pub(super) fn gone(n: u64) -> SyncError {
+    SyncError::new(
+        Stage::Publish,
+        Reason::Other,
+        format!("the tree of revision {n} is gone"),
+    )
+}
