@@ -1,8 +1,14 @@
 //! Text from outside, made safe to print.
 
-/// The text with control characters escaped, so that what a remote says cannot drive a terminal
-/// or forge a log line.
+use super::secret::redact;
+
+/// The text without secrets of this process and with control characters escaped, so that what a
+/// remote says cannot leak a password, drive a terminal or forge a log line.
 pub fn printable(text: &str) -> String {
+    escaped(&redact(text))
+}
+
+fn escaped(text: &str) -> String {
     if !text.chars().any(unprintable) {
         return text.to_owned();
     }
@@ -20,9 +26,11 @@ pub fn printable(text: &str) -> String {
 
 /// The printable text, cut after so many characters: remotes and repositories set no limit.
 pub fn excerpt(text: &str, characters: usize) -> String {
+    // Before the cut, which could leave a part of a secret.
+    let text = redact(text);
     match text.char_indices().nth(characters) {
-        Some((end, _)) => printable(&text[..end]) + "…",
-        None => printable(text),
+        Some((end, _)) => escaped(&text[..end]) + "…",
+        None => escaped(&text),
     }
 }
 

@@ -120,7 +120,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
             .is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue")),
         authorization: value("authorization")
             .and_then(|value| std::str::from_utf8(value).ok())
-            .map(Secret::new),
+            .map(Secret::received),
     };
     Ok(Some((head, length)))
 }
