@@ -3,19 +3,18 @@
 //! The one module that reads the environment. It checks what can be checked without touching the
 //! network or the root; what the disk or the remote say later is the business of a sync.
 
+mod auth;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::app::signals::{NotASignal, Signal};
 use crate::base::commit::Commit;
 use crate::base::repo_url::RepoUrl;
-use crate::base::secret::Secret;
 use crate::cli::{self, Flags, LogFormat};
 use crate::notify::files::FileSettings;
-use crate::remote::{Auth, ProxyConfig, RefName, RemoteConfig};
+use crate::remote::{RefName, RemoteConfig};
 use crate::serve::bind::Bind;
 use crate::serve::nudge::NudgeConfig;
 use crate::tree::{Share, Sparse, SubmoduleMode, TreeOptions};
@@ -41,8 +40,6 @@ pub struct Target {
     pub reference: RefName,
     /// How to reach the repository.
     pub remote: RemoteConfig,
-    /// Credentials for URLs other than the repository's own.
-    pub credentials: Vec<Credential>,
     /// Commits of history to keep; 0 for all.
     pub depth: u32,
     /// Where trees go.
@@ -93,30 +90,10 @@ pub struct ServeConfig {
     pub nudge: Option<NudgeConfig>,
 }
 
-/// A user name and password for every URL below a prefix.
-#[derive(Clone, Debug)]
-pub struct Credential {
-    /// Applies to this URL and all below it.
-    pub url: RepoUrl,
-    /// What to authenticate with.
-    pub auth: Auth,
-}
-
 /// A flag, variable or file whose value cannot be used: exit code 2.
 #[derive(Debug)]
 pub struct ConfigError {
     message: String,
-}
-
-/// `--credential`, with git-sync's field names.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct CredentialJson {
-    url: String,
-    username: Option<String>,
-    password: Option<String>,
-    password_file: Option<PathBuf>,
-    ssh_key_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -152,27 +129,7 @@ impl Config {
         let link = link(&flags.link, &root, &absolute)?;
         let name = target_name(flags.name.as_deref(), &link)?;
 
-        let network = Network::from_environment(&absolute);
-        let auth = Auth {
-            username: non_empty(flags.username.clone()),
-            password_file: flags.password_file.as_deref().map(absolute),
-            password: variable("GVR_PASSWORD").map(Secret::new),
-            ssh_key_file: Some(absolute(&flags.ssh_key_file)),
-            ssh_known_hosts: flags.ssh_known_hosts,
-            ssh_known_hosts_file: Some(absolute(&flags.ssh_known_hosts_file)),
-        };
-        if auth.password.is_some() && auth.password_file.is_some() {
-            return Err(bad(
-                "--password-file",
-                "GVR_PASSWORD is set as well: give one of them",
-            ));
-        }
-        let credentials = flags
-            .credential
-            .iter()
-            .map(|json| credential(json, &auth, &absolute))
-            .collect::<Result<_, _>>()?;
-
+        let remote = auth::remote(&flags, url, &absolute)?;
         let sparse = sparse(&flags, &absolute)?;
         let publish_on_paths = flags.publish_on == cli::PublishOn::Paths;
         if publish_on_paths && sparse.is_none() {
@@ -193,13 +150,7 @@ impl Config {
         let below_root = |path: &PathBuf| normalized(&root.join(path));
         let target = Target {
             reference: reference(&flags.reference)?,
-            remote: RemoteConfig {
-                url,
-                auth,
-                proxy: network.proxy,
-                ca_file: network.ca_file,
-            },
-            credentials,
+            remote,
             depth: flags.depth,
             layout: Layout {
                 root: root.clone(),
@@ -262,66 +213,8 @@ impl Config {
 
 impl Target {
     /// How to reach another repository that this one refers to: a submodule.
-    ///
-    /// Credentials go only where they were meant to go: those of `--credential` to URLs below
-    /// theirs, those of `--repo` to the same scheme, host and port. An SSH key never leaves this
-    /// process, so the same key may sign in elsewhere.
     pub fn remote_for(&self, url: &RepoUrl) -> RemoteConfig {
-        let configured = self
-            .credentials
-            .iter()
-            .filter(|credential| lies_below(url, &credential.url))
-            .max_by_key(|credential| credential.url.to_string().len());
-        let auth = match (configured, same_origin(url, &self.remote.url)) {
-            (Some(credential), _) => credential.auth.clone(),
-            (None, true) => self.remote.auth.clone(),
-            (None, false) => Auth {
-                username: None,
-                password_file: None,
-                password: None,
-                ..self.remote.auth.clone()
-            },
-        };
-        // Credentials that stood in the URL of --repo belong to its host as well.
-        let url = match (url, &self.remote.url) {
-            (RepoUrl::Http(wanted), RepoUrl::Http(own))
-                if configured.is_none()
-                    && wanted.password.is_none()
-                    && same_origin(url, &self.remote.url) =>
-            {
-                let mut wanted = wanted.clone();
-                wanted.username.clone_from(&own.username);
-                wanted.password.clone_from(&own.password);
-                RepoUrl::Http(wanted)
-            }
-            _ => url.clone(),
-        };
-        RemoteConfig {
-            url,
-            auth,
-            ..self.remote.clone()
-        }
-    }
-}
-
-/// The settings that come from the environment alone.
-struct Network {
-    proxy: ProxyConfig,
-    ca_file: Option<PathBuf>,
-}
-
-impl Network {
-    fn from_environment(absolute: &dyn Fn(&Path) -> PathBuf) -> Self {
-        let proxy = |names: &[&str]| names.iter().copied().find_map(variable).map(Secret::new);
-        Self {
-            proxy: ProxyConfig {
-                https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-                // As curl: HTTP_PROXY in capitals could come from a request header of a CGI.
-                http: proxy(&["http_proxy", "all_proxy", "ALL_PROXY"]),
-                no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
-            },
-            ca_file: variable("SSL_CERT_FILE").map(|file| absolute(Path::new(&file))),
-        }
+        self.remote.at(url)
     }
 }
 
@@ -427,46 +320,6 @@ fn reference(typed: &str) -> Result<RefName, ConfigError> {
     })
 }
 
-fn credential(
-    json: &str,
-    main: &Auth,
-    absolute: &dyn Fn(&Path) -> PathBuf,
-) -> Result<Credential, ConfigError> {
-    // serde_json quotes no values in its messages, only positions and field names.
-    let parsed: CredentialJson = serde_json::from_str(json).map_err(|error| {
-        bad(
-            "--credential",
-            &format!(
-                "it is not the JSON object that --help shows (line {}, column {})",
-                error.line(),
-                error.column()
-            ),
-        )
-    })?;
-    let url = RepoUrl::parse(&parsed.url)
-        .map_err(|error| bad("--credential", &format!("its url: {error}")))?;
-    if parsed.password.is_some() && parsed.password_file.is_some() {
-        return Err(bad(
-            "--credential",
-            "give password or password-file, not both",
-        ));
-    }
-    Ok(Credential {
-        url,
-        auth: Auth {
-            username: non_empty(parsed.username),
-            password_file: parsed.password_file.as_deref().map(absolute),
-            password: non_empty(parsed.password).map(Secret::new),
-            ssh_key_file: parsed
-                .ssh_key_file
-                .as_deref()
-                .map(absolute)
-                .or_else(|| main.ssh_key_file.clone()),
-            ..main.clone()
-        },
-    })
-}
-
 fn sparse(
     flags: &Flags,
     absolute: &dyn Fn(&Path) -> PathBuf,
@@ -513,34 +366,6 @@ fn schedule(flags: &Flags) -> ScheduleConfig {
         },
         sync_timeout: flags.sync_timeout,
         stall_timeout: flags.stall_timeout,
-    }
-}
-
-/// Whether credentials for one URL may go to the other: same scheme, host and port.
-fn same_origin(one: &RepoUrl, other: &RepoUrl) -> bool {
-    match (one, other) {
-        (RepoUrl::Http(one), RepoUrl::Http(other)) => one.url.origin() == other.url.origin(),
-        _ => false,
-    }
-}
-
-fn lies_below(url: &RepoUrl, prefix: &RepoUrl) -> bool {
-    let path_below = |path: &str, prefix: &str| {
-        let prefix = prefix.trim_matches('/');
-        let path = path.trim_start_matches('/');
-        prefix.is_empty()
-            || path
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    match (url, prefix) {
-        (RepoUrl::Http(http), RepoUrl::Http(below)) => {
-            same_origin(url, prefix) && path_below(http.url.path(), below.url.path())
-        }
-        (RepoUrl::Ssh(ssh), RepoUrl::Ssh(below)) => {
-            ssh.host == below.host && ssh.port == below.port && path_below(&ssh.path, &below.path)
-        }
-        _ => false,
     }
 }
 
@@ -655,53 +480,6 @@ mod tests {
         );
         assert!(with_repo(&["--sync-on-signal", "KILL"]).is_err());
         assert!(with_repo(&["--log-level", "info", "--nudge-token-file", "/t"]).is_err());
-    }
-
-    #[test]
-    fn a_bad_credential_is_refused_without_being_quoted() {
-        for json in [
-            "tok3n",
-            r#"{"url":"https://h","pass":"tok3n"}"#,
-            r#"{"url":"tok3n@://"}"#,
-        ] {
-            let error = with_repo(&["--credential", json]).unwrap_err();
-            assert!(
-                error.starts_with("--credential") && !error.contains("tok3n"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn credentials_stay_with_their_host() {
-        let credential = r#"{"url":"https://other/team","username":"u","password":"p"}"#;
-        let config = resolve(&[
-            "--repo",
-            "https://me:mine@h/r",
-            "--root",
-            "/v",
-            "--username",
-            "me",
-            "--credential",
-            credential,
-        ])
-        .unwrap();
-        let auth = |url: &str| {
-            config.targets[0]
-                .remote_for(&RepoUrl::parse(url).unwrap())
-                .auth
-        };
-        assert_eq!(auth("https://h/sub").username.as_deref(), Some("me"));
-        assert_eq!(auth("https://h:444/sub").username, None);
-        assert_eq!(auth("https://other/team/x").username.as_deref(), Some("u"));
-        assert_eq!(auth("https://other/teams/x").username, None);
-        let Ok(RepoUrl::Http(sub)) = RepoUrl::parse("https://h/sub") else {
-            panic!()
-        };
-        let RepoUrl::Http(sent) = config.targets[0].remote_for(&RepoUrl::Http(sub)).url else {
-            panic!()
-        };
-        assert_eq!(sent.password, Some(Secret::new("mine")));
     }
 
     #[test]

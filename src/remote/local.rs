@@ -1,9 +1,10 @@
 //! A repository on this machine: `file://` URLs and plain paths, read by libgit2 without any
 //! transport.
 //!
-//! Opens the repository for every operation, so that repacking it, or replacing it by another, is
-//! no event. It never writes to it, runs nothing from it, and follows no remote of it. What it
-//! sends is whole objects: looking for deltas would take longer than copying what they save.
+//! The repository is opened for every operation, so that it may be repacked or replaced between two
+//! of them. This module never writes to it, runs no hook or filter of it, and follows no remote of
+//! it. The pack has whole objects, because computing deltas would take longer than copying the bytes
+//! that they save.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -18,11 +19,14 @@ use git2::{
 };
 use ring::digest;
 
-use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, Tip};
 use crate::base::budget::{Budget, Interrupted};
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::transfer::{Advertised, Fetched, PackSink};
 use crate::pack::{LARGE, Whole, entry};
+
+use super::errors::{no_commit, object_format};
+use super::upstream::{FetchRequest, RefName, Remote, Tip};
 
 /// A repository by its path: bare, a work tree, or a linked work tree; shallow ones too.
 #[derive(Clone, Debug)]
@@ -37,7 +41,7 @@ impl LocalRemote {
     }
 
     fn open(&self, stage: Stage) -> Result<Repository, SyncError> {
-        // As git does, "x" may stand for "x.git".
+        // Like git, accepts "x" for "x.git".
         let mut suffixed = OsString::from(&self.path);
         suffixed.push(".git");
         let suffixed = PathBuf::from(suffixed);
@@ -62,11 +66,11 @@ impl LocalRemote {
                 )
                 .with_hint("check --repo: it must name a repository, or its work tree")
                 .with_source(cause),
-                // What libgit2 says of `extensions.objectFormat`; git knows two of them.
+                // libgit2's message about `extensions.objectFormat`; git has two formats.
                 _ if cause.message().contains("objectformat")
                     || cause.message().contains("object format") =>
                 {
-                    super::object_format(stage, &self.path.display(), "sha256").with_source(cause)
+                    object_format(stage, &self.path.display(), "sha256").with_source(cause)
                 }
                 _ => self.failed(stage, "open", cause),
             })
@@ -95,7 +99,7 @@ impl LocalRemote {
             && let Some(kind @ (ObjectType::Tree | ObjectType::Blob)) = peeled.kind()
         {
             let what = format!("{name} of {}", self.path.display());
-            return Err(super::no_commit(Stage::Poll, &what, kind.str()));
+            return Err(no_commit(Stage::Poll, &what, kind.str()));
         }
         let commit = peeled
             .and_then(|object| object.peel_to_commit())
@@ -136,7 +140,7 @@ impl Remote for LocalRemote {
         };
         let repository = self.open(Stage::Poll)?;
         for candidate in candidates {
-            // Resolving follows HEAD to the branch: its name is the one to report.
+            // Resolving follows HEAD to the branch, whose name is reported.
             let found = repository
                 .find_reference(&candidate)
                 .and_then(|reference| reference.resolve());
@@ -162,7 +166,7 @@ impl Remote for LocalRemote {
         let mut tags = Vec::new();
         for reference in repository.references_glob("refs/tags/*").map_err(failed)? {
             let reference = reference.map_err(failed)?;
-            // A tag of a tree or a file is no tag that a commit can be described by.
+            // No commit can be described by a tag of a tree or a file.
             if let Ok(Tip::At(tag)) = self.advertise(&repository, &reference) {
                 tags.push(tag);
             }
@@ -191,7 +195,7 @@ impl Remote for LocalRemote {
         let peeled = beyond_tags(want.clone()).map_err(missing)?;
         if let Some(kind @ (ObjectType::Tree | ObjectType::Blob)) = peeled.kind() {
             let id = request.want.to_string();
-            return Err(super::no_commit(Stage::Fetch, &id, kind.str()));
+            return Err(no_commit(Stage::Fetch, &id, kind.str()));
         }
         let commit = peeled.peel_to_commit().map_err(missing)?;
         let failed = |cause: git2::Error| match budget.check() {
@@ -237,7 +241,7 @@ impl Remote for LocalRemote {
     }
 }
 
-/// What a tag, or a tag of a tag, stands for in the end; any other object stands for itself.
+/// Peels a tag, or a tag of a tag, to its object; returns any other object unchanged.
 fn beyond_tags(mut object: Object<'_>) -> Result<Object<'_>, git2::Error> {
     while let Some(tag) = object.as_tag() {
         object = tag.target()?;
@@ -245,9 +249,9 @@ fn beyond_tags(mut object: Object<'_>) -> Result<Object<'_>, git2::Error> {
     Ok(object)
 }
 
-/// The part of the history that was asked for.
+/// The part of the history that a request asks for.
 struct Chosen {
-    /// Parents before children, those that the store has included.
+    /// Parents before children. Includes commits that the store has.
     commits: Vec<Oid>,
     /// Commits whose parents are left out.
     boundary: Vec<Commit>,
@@ -283,7 +287,7 @@ fn within_depth(
     Ok(Chosen { commits, boundary })
 }
 
-/// All commits that the store does not have; every one there is when its history was cut.
+/// All commits that the store does not have; all commits at all if the store is shallow.
 fn whole_history(
     repository: &Repository,
     tip: Oid,
@@ -308,7 +312,7 @@ fn whole_history(
     Ok(Chosen { commits, boundary })
 }
 
-/// The commits whose parents the repository itself does not have.
+/// The commits whose parents the repository does not have, because it is shallow itself.
 fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
     let text = std::fs::read_to_string(repository.commondir().join("shallow")).unwrap_or_default();
     text.lines()
@@ -317,8 +321,8 @@ fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
         .collect()
 }
 
-/// Much quicker than the usual level, and the packs are little larger. (At level 1, zlib-ng
-/// codes texts as if all letters were equally frequent.)
+/// Much faster than zlib's default level of 6, and the packs are only a little larger. (Level 1 of
+/// zlib-ng uses fixed Huffman codes, which compress text badly.)
 const LEVEL: Compression = Compression::new(3);
 
 /// Bytes in memory of an object that is streamed.
@@ -333,8 +337,8 @@ struct Selection<'r> {
 }
 
 impl<'r> Selection<'r> {
-    /// Adds commits with their trees, but for what the trees of their parents, or of what the
-    /// store has, hold at the same place.
+    /// Adds commits with their trees, except objects that a parent's tree, or the tree of a commit
+    /// that the store has, holds at the same path.
     fn add_commits(&mut self, chosen: &Chosen, haves: &[Commit]) -> Result<(), git2::Error> {
         let held: HashSet<Oid> = haves.iter().map(Commit::oid).collect();
         let mut roots: HashMap<Oid, Oid> = HashMap::new();
@@ -363,7 +367,7 @@ impl<'r> Selection<'r> {
         Ok(())
     }
 
-    /// Adds a tag object and those that it stands for; nothing for a commit.
+    /// Adds a tag object and the tag objects that it points to; adds nothing for a commit.
     fn add_tag(&mut self, object: Object<'r>) -> Result<(), git2::Error> {
         let mut object = object;
         while let Some(tag) = object.as_tag() {
@@ -376,7 +380,7 @@ impl<'r> Selection<'r> {
         Ok(())
     }
 
-    /// Adds the tag objects that stand for commits that are sent, as `include-tag` does.
+    /// Adds the tag objects of commits that are sent, as `include-tag` does.
     fn add_tags(&mut self) -> Result<(), git2::Error> {
         let sent: HashSet<Oid> = self.objects.iter().copied().collect();
         for reference in self.repository.references_glob("refs/tags/*")? {
@@ -407,7 +411,7 @@ impl<'r> Selection<'r> {
                 return Err(git2::Error::from_str("interrupted"));
             }
             self.objects.push(id);
-            // A base that the source has lost holds nothing that may be left out.
+            // If the repository no longer has a base, no object is left out because of it.
             let bases: Vec<Tree<'r>> = bases
                 .iter()
                 .filter_map(|base| self.repository.find_tree(*base).ok())
@@ -431,7 +435,7 @@ impl<'r> Selection<'r> {
                             self.objects.push(entry.id());
                         }
                     }
-                    // A submodule's commit lives elsewhere.
+                    // A submodule's commit is in another repository.
                     _ => {}
                 }
             }
@@ -459,7 +463,7 @@ impl<'r> Selection<'r> {
             self.budget.check().map_err(interrupted)?;
             let (size, kind) = odb.read_header(id).map_err(unsent)?;
             let mut encoder = ZlibEncoder::new(entry::whole(kind, size as u64), LEVEL);
-            // What cannot be streamed is libgit2's to read, or to say what is wrong with it.
+            // Falls back to libgit2 for objects that cannot be streamed; its error is reported.
             if size > LARGE
                 && let Ok(Some(mut content)) = Whole::find(&packs, id)
                 && content.size() == size as u64

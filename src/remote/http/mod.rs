@@ -5,50 +5,44 @@
 //! answer has only the wanted ref; a server that only speaks version 0 lists all its refs, and they
 //! are read as a stream. See gitprotocol-http(5).
 //!
-//! This module does not decide when to try again, except once on a connection that the server had
-//! closed, and once when remembered capabilities no longer hold.
+//! Retries are the caller's decision, with three exceptions: once on a new connection when the
+//! server had closed the kept one, once when the remembered capabilities no longer hold, and once
+//! when refused credentials have been replaced by others.
 
-mod answer;
-mod auth;
-mod client;
-mod proxy;
-mod transport;
+mod exchange;
+mod failure;
+mod status;
+mod urls;
 
-use std::io::Read;
-
-use ureq::Body;
-use ureq::http::Response;
 use url::Url;
 
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::repo_url::{HttpUrl, RepoUrl};
+use crate::base::transfer::{Advertised, Fetched, PackSink};
+use crate::net::http::Response;
 
+use super::config::RemoteConfig;
 use super::protocol::{
     Advertisement, Decoder, Dialect, FetchAnswer, Greeting, LsRefs, Machine, ProtocolError, Step,
     Tags, V0Capabilities, V2Capabilities, fetch_request, ls_refs_request, pinned, tags_request,
 };
-use super::{Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip};
+use super::upstream::{FetchRequest, RefName, Remote, Tip};
 
-use client::{Client, Question};
-
-const INFO_REFS: &str = "/info/refs";
-const UPLOAD_PACK: &str = "/git-upload-pack";
-const ADVERTISEMENT_TYPE: &str = "application/x-git-upload-pack-advertisement";
-const RESULT_TYPE: &str = "application/x-git-upload-pack-result";
+use exchange::{Exchange, Question};
+use failure::Failure;
 
 /// Bytes of a body read at once.
 const CHUNK: usize = 32 << 10;
 
 /// An upstream repository behind smart HTTP.
 pub struct HttpRemote {
-    config: RemoteConfig,
     url: HttpUrl,
-    client: Client,
+    exchange: Exchange,
     known: Option<Known>,
 }
 
-/// What the first contact taught.
+/// What the first contact told about the server.
 #[derive(Clone)]
 struct Known {
     /// The repository's address after redirects.
@@ -76,9 +70,8 @@ impl HttpRemote {
             ));
         };
         Ok(Self {
-            config: config.clone(),
             url: url.clone(),
-            client: Client::new(config.clone(), url.url.clone()),
+            exchange: Exchange::new(config.net.clone(), config.credentials.clone(), url),
             known: None,
         })
     }
@@ -89,24 +82,29 @@ impl HttpRemote {
         name: &RefName,
         stage: Stage,
         budget: &Budget,
-    ) -> Result<(Known, Option<Tip>), SyncError> {
-        let asked = service_url(&self.url.url, INFO_REFS, Some("service=git-upload-pack"));
-        let (url, response) = self.ask(&asked, None, ADVERTISEMENT_TYPE, true, stage, budget)?;
-        let base = repository_of(&url).ok_or_else(|| {
+    ) -> Result<(Known, Option<Tip>), Failure> {
+        let question = Question {
+            url: urls::info_refs(&self.url.url),
+            body: None,
+            version_2: true,
+            stage,
+        };
+        let response = self.exchange.ask(&question, budget)?;
+        let base = urls::repository_of(&response.url).ok_or_else(|| {
             SyncError::new(
                 stage,
                 Reason::Protocol,
                 format!(
                     "{} redirects to {}, which is not a git repository",
                     self.url,
-                    answer::shown(&url)
+                    urls::shown(&response.url)
                 ),
             )
             .with_hint("a login page answers like this: check --repo and the credentials")
         })?;
         let mut machine = Advertisement::new(name);
-        self.read(response, &url, &mut machine, stage, budget)?;
-        let greeting = machine.finish().map_err(|e| e.at(stage, &self.url))?;
+        self.read(response, &mut machine, stage, budget)?;
+        let greeting = machine.finish().map_err(|error| self.at(stage, error))?;
         let (server, tip) = match greeting {
             Greeting::V2(capabilities) => (Server::V2(capabilities), None),
             Greeting::V0(capabilities, tip) => (Server::V0(capabilities), Some(tip)),
@@ -116,7 +114,7 @@ impl HttpRemote {
         Ok((known, tip))
     }
 
-    fn poll(&mut self, name: &RefName, budget: &Budget) -> Result<Tip, SyncError> {
+    fn poll(&mut self, name: &RefName, budget: &Budget) -> Result<Tip, Failure> {
         let stage = Stage::Poll;
         let base = match &self.known {
             Some(Known {
@@ -128,15 +126,13 @@ impl HttpRemote {
                 (known, None) => known.base,
             },
         };
-        let url = service_url(&base, UPLOAD_PACK, None);
-        let body = ls_refs_request(name);
-        let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, true, stage, budget)?;
         let mut machine = LsRefs::new(name);
-        self.read(response, &url, &mut machine, stage, budget)?;
-        machine.finish().map_err(|e| e.at(stage, &self.url))
+        let body = ls_refs_request(name);
+        self.upload_pack(&base, &body, true, &mut machine, stage, budget)?;
+        machine.finish().map_err(|error| self.at(stage, error))
     }
 
-    fn list_tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, SyncError> {
+    fn list_tags(&mut self, budget: &Budget) -> Result<Vec<Advertised>, Failure> {
         let stage = Stage::Fetch;
         let known = match &self.known {
             Some(known) => known.clone(),
@@ -145,12 +141,10 @@ impl HttpRemote {
         if matches!(known.server, Server::V0(_)) {
             return Ok(Vec::new());
         }
-        let url = service_url(&known.base, UPLOAD_PACK, None);
-        let body = tags_request();
-        let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, true, stage, budget)?;
         let mut machine = Tags::default();
-        self.read(response, &url, &mut machine, stage, budget)?;
-        machine.finish().map_err(|e| e.at(stage, &self.url))
+        let body = tags_request();
+        self.upload_pack(&known.base, &body, true, &mut machine, stage, budget)?;
+        machine.finish().map_err(|error| self.at(stage, error))
     }
 
     fn fetch_once(
@@ -158,7 +152,7 @@ impl HttpRemote {
         request: &FetchRequest<'_>,
         pack: &mut dyn PackSink,
         budget: &Budget,
-    ) -> Result<Fetched, SyncError> {
+    ) -> Result<Fetched, Failure> {
         let stage = Stage::Fetch;
         let known = match &self.known {
             Some(known) => known.clone(),
@@ -168,90 +162,88 @@ impl HttpRemote {
             Server::V2(capabilities) => Dialect::V2(capabilities),
             Server::V0(capabilities) => Dialect::V0(capabilities),
         };
-        let body = fetch_request(request, dialect).map_err(|e| e.at(stage, &self.url))?;
-        let url = service_url(&known.base, UPLOAD_PACK, None);
+        let body = fetch_request(request, dialect).map_err(|error| self.at(stage, error))?;
         let version_2 = matches!(dialect, Dialect::V2(_));
-        let (url, response) = self.ask(&url, Some(&body), RESULT_TYPE, version_2, stage, budget)?;
         let mut machine = FetchAnswer::new(request, dialect, pack);
-        self.read(response, &url, &mut machine, stage, budget)?;
-        machine.finish().map_err(|e| e.at(stage, &self.url))
+        self.upload_pack(&known.base, &body, version_2, &mut machine, stage, budget)?;
+        machine.finish().map_err(|error| self.at(stage, error))
     }
 
-    fn ask(
+    /// Sends a request to `git-upload-pack` and reads the answer into the machine.
+    fn upload_pack(
         &mut self,
-        url: &Url,
-        body: Option<&[u8]>,
-        content_type: &'static str,
+        base: &Url,
+        body: &[u8],
         version_2: bool,
+        machine: &mut dyn Machine,
         stage: Stage,
         budget: &Budget,
-    ) -> Result<(Url, Response<Body>), SyncError> {
-        let authorization = auth::authorization(&self.config.auth, &self.url, stage)?;
+    ) -> Result<(), Failure> {
         let question = Question {
-            stage,
-            body,
-            content_type,
+            url: urls::upload_pack(base),
+            body: Some(body),
             version_2,
-            authorization: authorization.as_ref(),
+            stage,
         };
-        let (url, response) = self.client.ask(url, question, budget)?;
-        answer::check_type(&response, content_type, stage, &url)?;
-        Ok((url, response))
+        let response = self.exchange.ask(&question, budget)?;
+        self.read(response, machine, stage, budget)
     }
 
     /// Reads a body into the machine, and to its end, so that the connection can be used again.
     fn read(
         &self,
-        response: Response<Body>,
-        url: &Url,
+        response: Response,
         machine: &mut dyn Machine,
         stage: Stage,
         budget: &Budget,
-    ) -> Result<(), SyncError> {
-        let mut body = response.into_body().into_reader();
+    ) -> Result<(), Failure> {
+        let mut body = response.body;
         let mut chunk = vec![0; CHUNK];
         let mut decoder = Decoder::new();
         loop {
-            let length = body
-                .read(&mut chunk)
-                .map_err(|error| self.client.failure(stage, url, error.into()))?;
+            let length = body.read(&mut chunk)?;
             if length == 0 {
-                return Err(ProtocolError::Truncated.at(stage, &self.url));
+                return Err(self.at(stage, ProtocolError::Truncated));
             }
             let (_, step) = decoder
                 .feed(&chunk[..length], machine)
-                .map_err(|error| error.at(stage, &self.url))?;
+                .map_err(|error| self.at(stage, error))?;
             if step == Step::Done {
-                self.client.finish(body, budget);
+                body.finish(budget);
                 return Ok(());
             }
         }
     }
 
-    /// Runs `attempt`, and once more if what it relied on may have been remembered wrongly.
+    /// Runs `attempt`. If the server answered in a way that does not fit what is remembered of it,
+    /// forgets that and runs it once more, unless the caller has used a part of the answer.
     fn with_known<T>(
         &mut self,
-        mut attempt: impl FnMut(&mut Self) -> Result<T, SyncError>,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, Failure>,
         may_repeat: impl Fn() -> bool,
     ) -> Result<T, SyncError> {
         let remembered = self.known.is_some();
-        let mut result = attempt(self);
-        if let Err(error) = &result {
-            let outdated = matches!(error.reason, Reason::Protocol | Reason::NotFound);
-            self.forget();
-            if remembered && outdated && may_repeat() {
-                result = attempt(self);
-                if result.is_err() {
-                    self.forget();
-                }
-            }
+        let failure = match attempt(self) {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        self.forget();
+        if !(remembered && failure.unexpected && may_repeat()) {
+            return Err(failure.error);
         }
-        result
+        attempt(self).map_err(|failure| {
+            self.forget();
+            failure.error
+        })
     }
 
     fn forget(&mut self) {
         self.known = None;
-        self.client.close();
+        self.exchange.close();
+    }
+
+    fn at(&self, stage: Stage, error: ProtocolError) -> Failure {
+        Failure::protocol(error, stage, &self.url)
     }
 }
 
@@ -285,7 +277,7 @@ impl Remote for HttpRemote {
     }
 }
 
-/// Notes whether anything was written: a pack cannot begin twice.
+/// Records whether anything was written, because a pack must not begin twice.
 struct Touched<'a> {
     pack: &'a mut dyn PackSink,
     touched: &'a std::cell::Cell<bool>,
@@ -299,64 +291,5 @@ impl PackSink for Touched<'_> {
 
     fn progress(&mut self, line: &[u8]) {
         self.pack.progress(line);
-    }
-}
-
-/// `base` with `service` appended to its path, and `query` to its query.
-fn service_url(base: &Url, service: &str, query: Option<&str>) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}{service}", base.path().trim_end_matches('/')));
-    let query: Vec<&str> = base.query().into_iter().chain(query).collect();
-    url.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
-    url
-}
-
-/// The repository whose `info/refs` this is.
-fn repository_of(url: &Url) -> Option<Url> {
-    let path = url.path().strip_suffix(INFO_REFS)?;
-    let mut base = url.clone();
-    base.set_path(path);
-    let query: Vec<&str> = url
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(|part| !part.is_empty() && *part != "service=git-upload-pack")
-        .collect();
-    base.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
-    Some(base)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_stays_and_the_service_comes_and_goes() {
-        for (base, asked) in [
-            (
-                "https://h/r",
-                "https://h/r/info/refs?service=git-upload-pack",
-            ),
-            (
-                "https://h/r/",
-                "https://h/r/info/refs?service=git-upload-pack",
-            ),
-            ("https://h/", "https://h/info/refs?service=git-upload-pack"),
-            (
-                "https://h/r?a=b",
-                "https://h/r/info/refs?a=b&service=git-upload-pack",
-            ),
-        ] {
-            let base = Url::parse(base).unwrap();
-            let url = service_url(&base, INFO_REFS, Some("service=git-upload-pack"));
-            assert_eq!(url.as_str(), asked);
-            let again = repository_of(&url).unwrap();
-            assert_eq!(
-                again.path().trim_end_matches('/'),
-                base.path().trim_end_matches('/')
-            );
-            assert_eq!(again.query(), base.query());
-        }
-        assert!(repository_of(&Url::parse("https://h/login").unwrap()).is_none());
     }
 }

@@ -1,9 +1,9 @@
-//! What a server says first: its version and capabilities, and in version 0 all its refs.
+//! The first message of a server: its version and capabilities, and in version 0 all its refs.
 
-use crate::remote::{RefName, Tip};
+use crate::remote::upstream::{RefName, Tip};
 
-use super::MAX_REF_LIST;
 use super::error::{ProtocolError, quote};
+use super::limits::MAX_REF_LIST;
 use super::pkt_line::{Machine, Packet, Step};
 use super::refs::{RefPicker, check_object_id, object_id};
 
@@ -33,11 +33,11 @@ pub struct V0Capabilities {
     pub no_progress: bool,
     /// It sends tag objects along with the commits that they stand for.
     pub include_tag: bool,
-    /// It wants to know what it talks to.
+    /// It takes an `agent` capability from the client.
     pub agent: bool,
 }
 
-/// The server's greeting, read to its end.
+/// The first message of a server, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Greeting {
     /// Version 2: capabilities only.
@@ -46,7 +46,7 @@ pub enum Greeting {
     V0(V0Capabilities, Tip),
 }
 
-/// Reads a greeting, with or without the `# service=` preamble of HTTP.
+/// Reads the first message, with or without the `# service=` preamble of HTTP.
 #[derive(Debug)]
 pub struct Advertisement {
     state: State,
@@ -62,7 +62,7 @@ enum State {
     Start,
     /// After `# service=git-upload-pack`: a flush.
     Preamble,
-    /// The first packet of the greeting proper.
+    /// The first packet after the preamble.
     First,
     /// After `version 1`: the first ref.
     FirstRef,
@@ -83,10 +83,10 @@ impl Advertisement {
         }
     }
 
-    /// The greeting, once the machine is done.
+    /// The complete message, once the machine is done.
     ///
     /// # Errors
-    /// When the answer ended before.
+    /// When the answer ended too early.
     pub fn finish(mut self) -> Result<Greeting, ProtocolError> {
         match self.state {
             State::Done if self.v2 != V2Capabilities::default() => Ok(Greeting::V2(self.v2)),
@@ -129,7 +129,7 @@ impl Advertisement {
         };
         let (id, name) = (&line[..space], &line[space + 1..]);
         check_object_id(id)?;
-        // Of 100,000 refs only one is worth converting.
+        // Only one of possibly 100,000 refs is needed, so the others are not converted.
         match name.strip_suffix(b"^{}") {
             Some(b"capabilities") => {}
             Some(tag) if self.picker.looks_for(tag) => {

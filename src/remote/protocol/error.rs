@@ -1,4 +1,4 @@
-//! What can be wrong with an answer, before anybody knows whose answer it is.
+//! What can be wrong with an answer, whichever remote and transport it came from.
 
 use std::fmt;
 
@@ -8,22 +8,22 @@ use crate::base::text::printable;
 /// Longest quotation of a remote's text.
 const QUOTE: usize = 300;
 
-/// Why an answer is of no use.
+/// Why an answer cannot be used.
 #[derive(Debug)]
 pub enum ProtocolError {
     /// It is not the git protocol, or breaks its rules.
     Malformed(String),
-    /// It is in order, but asks for something that this program cannot do.
+    /// It is valid, but needs a capability that this program or the server lacks.
     Unsupported(String),
     /// The repository names its objects by another hash than SHA-1 (printable).
     ObjectFormat(String),
     /// It ended before it was complete.
     Truncated,
-    /// It is larger than we take.
+    /// It is larger than this program accepts.
     TooLarge(String),
-    /// The remote refused, in its own words (printable): an `ERR` packet or sideband 3.
+    /// The remote refused with this message (printable): an `ERR` packet or sideband 3.
     Refused(String),
-    /// The pack's receiver gave up.
+    /// The receiver of the pack failed.
     Sink(Box<SyncError>),
 }
 
@@ -32,12 +32,12 @@ impl ProtocolError {
         Self::Malformed(what.into())
     }
 
-    /// The remote's own words, cut and made printable.
+    /// The remote's message, cut to 300 bytes and made printable.
     pub(super) fn refused(text: &[u8]) -> Self {
         Self::Refused(quote(text))
     }
 
-    /// The error as the project reports it: `remote` is the address, safe to print.
+    /// The error of a sync cycle; `remote` is the address and must be safe to print.
     pub fn at(self, stage: Stage, remote: &dyn fmt::Display) -> SyncError {
         match self {
             Self::Malformed(what) => SyncError::new(
@@ -51,7 +51,9 @@ impl ProtocolError {
                 Reason::Protocol,
                 format!("{remote} cannot be used: {what}"),
             ),
-            Self::ObjectFormat(format) => crate::remote::object_format(stage, remote, &format),
+            Self::ObjectFormat(format) => {
+                crate::remote::errors::object_format(stage, remote, &format)
+            }
             Self::Truncated => SyncError::new(
                 stage,
                 Reason::Network,
@@ -68,7 +70,7 @@ impl ProtocolError {
     }
 }
 
-/// Classifies a refusal by the words that git's and the large hosts' servers use.
+/// Finds the reason by the phrases in messages of git's and the large hosting services' servers.
 fn refusal(stage: Stage, remote: &dyn fmt::Display, text: &str) -> SyncError {
     let lower = text.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
@@ -110,7 +112,7 @@ fn refusal(stage: Stage, remote: &dyn fmt::Display, text: &str) -> SyncError {
     }
 }
 
-/// Remote text fit for a message: one line, printable, not endless.
+/// Text of a remote for an error message: one printable line of at most 300 bytes.
 pub(super) fn quote(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(QUOTE)]);
     printable(text.trim())

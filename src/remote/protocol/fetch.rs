@@ -1,18 +1,19 @@
-//! The pack: one request in one round, and the answer streamed to its receiver.
+//! Fetching a pack: one request, and the answer streamed to its receiver.
 //!
-//! No negotiation: the haves are commits that came from this very server, so the first round
-//! already says `done`.
+//! There is no negotiation: the haves are commits that came from the same server, so the first
+//! request ends with `done`.
 
 use crate::base::commit::Commit;
-use crate::remote::{FetchRequest, Fetched, PackSink};
+use crate::base::transfer::{Fetched, PackSink};
+use crate::remote::upstream::FetchRequest;
 
 use super::advertisement::{V0Capabilities, V2Capabilities};
 use super::error::{ProtocolError, quote};
+use super::limits::{AGENT, MAX_PROGRESS};
 use super::pkt_line::{Machine, Packet, Step, encode, encode_delim, encode_flush};
 use super::refs::object_id;
-use super::{AGENT, MAX_PROGRESS};
 
-/// The version to speak, and what the server can do in it.
+/// The version of the protocol, and the server's capabilities in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect<'a> {
     /// gitprotocol-v2.
@@ -33,7 +34,7 @@ pub struct FetchAnswer<'a> {
 enum State {
     /// Version 2: the name of the next section.
     Section,
-    /// Version 2: a section that says nothing to us.
+    /// Version 2: a section that is skipped.
     Skip,
     /// Version 2: `shallow-info`.
     ShallowInfo,
@@ -48,13 +49,14 @@ enum State {
 
 /// The whole request: wants, haves, boundary, depth and `done`.
 ///
-/// A depth is left out where the server knows none: then it sends all history. So are the haves
-/// of a shallow store, since such a server would take their history for granted.
+/// If the server does not support a depth, it is left out, and the server sends all history. The
+/// haves of a shallow store are then left out too, because the server would assume that the store
+/// has their history.
 ///
 /// Tag objects come along with the commits that they stand for: `git describe` needs them.
 ///
 /// # Errors
-/// When the server cannot send a pack in a way that we read.
+/// When the server lacks a capability that reading its pack needs.
 pub fn fetch_request(
     request: &FetchRequest<'_>,
     dialect: Dialect<'_>,
@@ -129,7 +131,7 @@ fn boundary(out: &mut Vec<u8>, request: &FetchRequest<'_>, can_shallow: bool) {
     if request.depth > 0 {
         encode(out, format!("deepen {}\n", request.depth));
     } else if !request.shallow.is_empty() {
-        // What git sends for `--unshallow` (INFINITE_DEPTH).
+        // The depth that git sends for `--unshallow` (INFINITE_DEPTH).
         encode(out, "deepen 2147483647\n");
     }
 }
@@ -169,7 +171,7 @@ impl<'a> FetchAnswer<'a> {
     /// What was fetched, once the machine is done.
     ///
     /// # Errors
-    /// When the answer ended before, or brought no pack.
+    /// When the answer ended too early, or had no pack.
     pub fn finish(self) -> Result<Fetched, ProtocolError> {
         match self.state {
             State::Done if self.fetched.bytes > 0 => Ok(self.fetched),
@@ -244,7 +246,8 @@ impl<'a> FetchAnswer<'a> {
     }
 }
 
-/// The longest shallow boundary that is taken: each costs 20 bytes here and a line in the store.
+/// The longest shallow boundary that is accepted: each commit costs 20 bytes of memory and a line
+/// in the store.
 const MAX_SHALLOW: usize = 1 << 20;
 
 impl Machine for FetchAnswer<'_> {
@@ -263,7 +266,7 @@ impl Machine for FetchAnswer<'_> {
             (State::ShallowList, Packet::Flush) => State::Acknowledgment,
             (State::Acknowledgment, Packet::Data(payload)) => {
                 match payload.first() {
-                    // The pack begins; how many acknowledgments precede it differs.
+                    // The pack begins. Servers differ in how many acknowledgments come first.
                     Some(1..=3) => {
                         self.sideband(payload)?;
                         State::Pack
@@ -281,7 +284,7 @@ impl Machine for FetchAnswer<'_> {
                 }
             }
             (State::Pack, Packet::Data(payload)) => {
-                // An ERR packet instead of a sideband: the server failed in mid-answer.
+                // An ERR packet instead of a sideband: the server failed in the middle of its answer.
                 if payload.starts_with(b"ERR ") {
                     Packet::line(payload)?;
                 }

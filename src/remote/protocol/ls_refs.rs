@@ -1,6 +1,6 @@
 //! `ls-refs` about one ref: the question of a poll (gitprotocol-v2, "ls-refs").
 
-use crate::remote::{RefName, Tip};
+use crate::remote::upstream::{RefName, Tip};
 
 use super::error::ProtocolError;
 use super::pkt_line::{Machine, Packet, Step};
@@ -46,7 +46,7 @@ impl LsRefs {
     /// The answer, once the machine is done.
     ///
     /// # Errors
-    /// When the answer ended before.
+    /// When the answer ended too early.
     pub fn finish(mut self) -> Result<Tip, ProtocolError> {
         self.list.finish().map(|()| self.picker.tip())
     }

@@ -23,16 +23,16 @@ pub enum Packet<'a> {
 pub enum Step {
     /// More packets are needed.
     More,
-    /// The answer is complete; what follows belongs to something else.
+    /// The answer is complete; the bytes after it are not part of it.
     Done,
 }
 
-/// What reads the packets of one answer.
+/// A state machine that reads the packets of one answer.
 pub trait Machine {
     /// Takes the next packet.
     ///
     /// # Errors
-    /// When the packet has no place here, or carries a refusal.
+    /// When the packet must not come at this point, or carries a refusal.
     fn packet(&mut self, packet: Packet<'_>) -> Result<Step, ProtocolError>;
 }
 
@@ -47,7 +47,7 @@ impl<'a> Packet<'a> {
     /// it is not complete yet.
     ///
     /// # Errors
-    /// When the length is not one that a packet can have.
+    /// When no packet can have this length.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
         let Some(length) = parse_length(bytes)? else {
             return Ok(None);
@@ -144,7 +144,7 @@ pub fn encode_delim(out: &mut Vec<u8>) {
 /// The length field: 0 to 2 for the special packets, else 4 to [`MAX_PACKET`].
 fn parse_length(bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
     let Some(digits) = bytes.get(..4) else {
-        // A wrong digit is reported at once: garbage shorter than a packet must not wait.
+        // Reports a wrong digit at once, so that garbage shorter than a packet is not waited on.
         return match bytes.iter().all(u8::is_ascii_hexdigit) {
             true => Ok(None),
             false => Err(bad_length(bytes)),
@@ -173,7 +173,7 @@ fn bad_length(bytes: &[u8]) -> ProtocolError {
 mod tests {
     use super::*;
 
-    /// Remembers what it got; done at a flush.
+    /// Keeps the packets it gets; done at a flush.
     #[derive(Default)]
     struct Log(Vec<Vec<u8>>);
 

@@ -1,16 +1,16 @@
-//! The answer to an `ls-refs` command, whoever asks and whatever for (gitprotocol-v2, "ls-refs").
+//! The `ls-refs` command and its answer, for polls and for tags (gitprotocol-v2, "ls-refs").
 //!
-//! Which refs matter, and what is kept of them, is the asker's business.
+//! Callers choose the refs to keep.
 
 use crate::base::commit::Commit;
 
 use super::advertisement::too_many_refs;
 use super::error::{ProtocolError, quote};
+use super::limits::{AGENT, MAX_REF_LIST};
 use super::pkt_line::{Packet, Step, encode, encode_delim, encode_flush};
 use super::refs::object_id;
-use super::{AGENT, MAX_REF_LIST};
 
-/// Reads the packets of an answer; keeps nothing but where it is.
+/// Reads the packets of an answer. Keeps no refs, only its position.
 #[derive(Debug, Default)]
 pub(super) struct RefList {
     bytes: u64,
@@ -21,7 +21,7 @@ pub(super) struct RefList {
 pub(super) struct ListedRef<'a> {
     pub name: &'a [u8],
     pub object: Commit,
-    /// What the object stands for, if it is a tag.
+    /// The object that it peels to, if it is a tag.
     pub peeled: Option<Commit>,
     /// The ref that it points to, if it is symbolic.
     pub symref_target: Option<&'a [u8]>,
@@ -69,7 +69,7 @@ impl RefList {
     }
 
     /// # Errors
-    /// When the answer ended before its end.
+    /// When the answer ended too early.
     pub fn finish(&self) -> Result<(), ProtocolError> {
         match self.done {
             true => Ok(()),
@@ -79,7 +79,7 @@ impl RefList {
 }
 
 impl<'a> ListedRef<'a> {
-    /// `<id> <name>[ symref-target:<name>][ peeled:<id>]`; none for a ref that is yet to be born.
+    /// `<id> <name>[ symref-target:<name>][ peeled:<id>]`; None for a ref without an object yet (`unborn`).
     fn parse(line: &'a [u8]) -> Result<Option<Self>, ProtocolError> {
         let mut words = line.split(|b| *b == b' ');
         let (Some(id), Some(name)) = (words.next(), words.next()) else {

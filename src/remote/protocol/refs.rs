@@ -1,24 +1,25 @@
-//! Picking the one ref out of a stream of refs.
+//! Finds the wanted ref in a stream of refs.
 
 use crate::base::commit::Commit;
-use crate::remote::{Advertised, RefName, Tip};
+use crate::base::transfer::Advertised;
+use crate::remote::upstream::{RefName, Tip};
 
 use super::error::{ProtocolError, quote};
 
-/// Takes refs one by one and remembers the best match only.
+/// Takes refs one by one and keeps only the best match.
 #[derive(Debug)]
 pub struct RefPicker {
-    /// Full names that answer the question, best first.
+    /// The full names that `--ref` can mean, best first.
     wanted: Vec<String>,
-    /// What was found for each of them.
+    /// The ref found for each of those names.
     found: Vec<Option<Advertised>>,
-    /// Where the remote's HEAD points, if it is symbolic.
+    /// The name that the remote's HEAD points to, if it is symbolic.
     head_target: Option<String>,
     any: bool,
 }
 
 impl RefPicker {
-    /// A picker for what `--ref` names.
+    /// A picker for the ref that `--ref` names.
     pub fn new(name: &RefName) -> Self {
         let wanted = match name {
             RefName::Head => vec!["HEAD".to_owned()],
@@ -38,12 +39,12 @@ impl RefPicker {
         }
     }
 
-    /// The full names that answer the question, best first.
+    /// The full names that `--ref` can mean, best first.
     pub fn wanted(&self) -> &[String] {
         &self.wanted
     }
 
-    /// Whether a ref of this name would be remembered. Also notes that there is a ref at all.
+    /// Whether a ref of this name would be kept. Also records that the repository is not empty.
     pub fn looks_for(&mut self, name: &[u8]) -> bool {
         self.any = true;
         self.position(name).is_some()
@@ -70,7 +71,7 @@ impl RefPicker {
         }
     }
 
-    /// Takes where the remote's HEAD points.
+    /// Takes the name that the remote's HEAD points to.
     pub fn take_head_target(&mut self, target: &[u8]) {
         self.head_target = std::str::from_utf8(target)
             .ok()
@@ -98,7 +99,7 @@ impl RefPicker {
     }
 }
 
-/// The answer to a poll that needs no remote: `--ref` is a commit id.
+/// The answer to a poll if `--ref` is a commit id, which needs no remote.
 pub fn pinned(name: &RefName) -> Option<Tip> {
     match name {
         RefName::Commit(commit) => Some(Tip::At(Advertised {

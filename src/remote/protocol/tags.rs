@@ -1,6 +1,6 @@
 //! All tags of a remote, for `git describe` in a published tree (gitprotocol-v2, "ls-refs").
 
-use crate::remote::Advertised;
+use crate::base::transfer::Advertised;
 
 use super::error::ProtocolError;
 use super::pkt_line::{Machine, Packet, Step};
@@ -22,7 +22,7 @@ impl Tags {
     /// The tags, once the machine is done.
     ///
     /// # Errors
-    /// When the answer ended before.
+    /// When the answer ended too early.
     pub fn finish(self) -> Result<Vec<Advertised>, ProtocolError> {
         self.list.finish().map(|()| self.found)
     }
@@ -32,7 +32,7 @@ impl Machine for Tags {
     fn packet(&mut self, packet: Packet<'_>) -> Result<Step, ProtocolError> {
         let found = &mut self.found;
         self.list.packet(packet, |listed| {
-            // A name that is not UTF-8 is no name that git describe would print as it is.
+            // git describe would not print a name that is not UTF-8 unchanged, so it is skipped.
             if let Ok(name) = std::str::from_utf8(listed.name)
                 && name.starts_with("refs/tags/")
             {

@@ -1,81 +1,65 @@
-//! One authenticated connection, and the runtime that moves it.
+//! One authenticated connection, and the runtime that runs it.
 //!
-//! The session only moves while [`Connection::drive`] waits for something: between two operations
-//! nothing runs. The kernel's keepalives hold the connection open meanwhile.
+//! The session only runs while [`Connection::drive`] waits for something; between two operations the
+//! kernel's keepalives hold the connection open.
 //!
-//! This module does not know git, and does not try again.
+//! This module does not know git, and it does not retry.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use russh::Preferred;
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
-use russh::{Disconnect, Preferred};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
+use crate::net::dial::dial;
 
+use super::endpoint::Endpoint;
 use super::host_key::{HostCheck, Verifier};
+use super::notes::SharedNotes;
 
-/// How soon a wait notices that it was cancelled.
+/// How long a cancellation may stay unnoticed.
 const CANCEL_CHECK: Duration = Duration::from_millis(100);
 
-/// Enough for one long round trip: with russh's default, a fetch at 100 ms takes three times as
-/// long. No memory is set aside for it.
+/// Enough for one round trip of 100 ms: with russh's default, a fetch over such a connection takes
+/// three times as long. No memory is reserved for it.
 const WINDOW: u32 = 16 << 20;
 
-/// How long a connection may be silent before the kernel asks whether the peer still lives, and
-/// then how often it asks. Below the idle limits of common middleboxes.
+/// How long a connection may be idle before the kernel sends keepalive probes, and the interval
+/// between them. Below the idle limits of common middleboxes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(45);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Whom to reach, and as whom.
-#[derive(Clone, Debug)]
-pub(super) struct Endpoint {
-    /// Host name or address, without brackets.
-    pub(super) host: String,
-    /// TCP port.
-    pub(super) port: u16,
-    /// The user to log in as.
-    pub(super) user: String,
-}
-
-/// What every wait of one operation needs to know.
+/// The context of one operation, which every wait of it needs.
 #[derive(Clone, Copy)]
 pub(super) struct Operation<'a> {
     /// The stage that errors are attributed to.
     pub(super) stage: Stage,
-    /// The time that is left.
+    /// The time that the operation may take.
     pub(super) budget: &'a Budget,
 }
 
-/// What the session said on the side, kept for error messages.
-#[derive(Debug, Default)]
-pub(super) struct Notes {
-    /// Why the host key was refused.
-    pub(super) refusal: Option<SyncError>,
-    /// Why the connection ended: the server's words, or what broke.
-    pub(super) farewell: Option<String>,
-    /// Whether the server ended it because authentication failed too often.
-    pub(super) unauthenticated: bool,
-}
-
-/// Shared between the session's task and whoever waits for it.
-pub(super) type SharedNotes = Arc<Mutex<Notes>>;
-
 /// An authenticated session and its runtime. Dropping it closes the socket at once.
 pub(super) struct Connection {
-    /// Present until dropped.
-    runtime: Option<Runtime>,
+    /// Dropped before the runtime that moves it.
     handle: Option<Handle<Verifier>>,
+    runtime: Runtime,
     notes: SharedNotes,
     endpoint: Endpoint,
+}
+
+/// Why a connection could not be opened.
+pub(super) enum OpenError {
+    /// The server does not accept the key.
+    KeyRefused(SyncError),
+    /// Anything else.
+    Failed(SyncError),
 }
 
 enum Waited<T> {
@@ -84,49 +68,44 @@ enum Waited<T> {
     Cancelled,
 }
 
+impl From<SyncError> for OpenError {
+    fn from(error: SyncError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl Operation<'_> {
     pub(super) fn error(&self, reason: Reason, message: impl Into<String>) -> SyncError {
         SyncError::new(self.stage, reason, message)
     }
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 impl Connection {
-    /// Resolves, connects, checks the host key and logs in.
+    /// Connects, checks the host key and logs in.
     pub(super) fn open(
         operation: Operation<'_>,
         endpoint: &Endpoint,
         hosts: HostCheck,
         key: &Arc<PrivateKey>,
         key_name: &str,
-    ) -> Result<Self, SyncError> {
+    ) -> Result<Self, OpenError> {
+        let stream = dial(&endpoint.host, endpoint.port, operation.budget)
+            .map_err(|error| error.at(operation.stage))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(1)
-            .thread_keep_alive(Duration::from_secs(1))
             .build()
             .map_err(|error| {
                 operation
                     .error(Reason::Other, "cannot start the runtime of the SSH client")
                     .with_source(error)
             })?;
-        // From here on, every way out goes through Drop, which does not wait for a resolver.
         let mut connection = Self {
-            runtime: Some(runtime),
             handle: None,
+            runtime,
             notes: SharedNotes::default(),
             endpoint: endpoint.clone(),
         };
-        let stream = connection.connect(operation)?;
+        let stream = connection.adopt(operation, stream)?;
         connection.handshake(operation, hosts, stream)?;
         connection.authenticate(operation, key, key_name)?;
         tracing::debug!(remote = %endpoint, "ssh connection established");
@@ -150,11 +129,8 @@ impl Connection {
         let step = operation.budget.step().map_err(interrupted)?;
         let step = limit.map_or(step, |limit| step.min(limit));
         let late = Instant::now() + step;
-        let Some(runtime) = &self.runtime else {
-            return Err(operation.error(Reason::Other, "the SSH connection is closed"));
-        };
         let waited = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(async {
+            self.runtime.block_on(async {
                 tokio::select! {
                     biased;
                     output = future => Waited::Done(output),
@@ -188,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// Waits for a step of the session; its errors are put into words.
+    /// Waits for a step of the session, and turns russh's errors into the project's.
     pub(super) fn session<T>(
         &self,
         operation: Operation<'_>,
@@ -207,53 +183,30 @@ impl Connection {
             .ok_or_else(|| self.lost(operation, "using the connection to"))
     }
 
-    /// The error for a connection that ended while something was expected of it.
+    /// The error for a connection that ended during a step.
     pub(super) fn lost(&self, operation: Operation<'_>, what: &str) -> SyncError {
-        let farewell = self.notes(|notes| notes.farewell.clone());
-        let why = farewell.as_deref().unwrap_or("the connection was closed");
+        let ending = self.notes.lock().ending.clone();
+        let why = ending.as_deref().unwrap_or("the connection was closed");
         operation.error(Reason::Network, format!("{what} {}: {why}", self.endpoint))
     }
 
-    fn connect(&self, operation: Operation<'_>) -> Result<TcpStream, SyncError> {
-        let Endpoint { host, port, .. } = &self.endpoint;
-        let lookup = tokio::net::lookup_host((host.as_str(), *port));
-        let addresses: Vec<SocketAddr> = self
-            .drive(operation, "resolving", None, lookup)?
-            .map_err(|error| {
-                operation
-                    .error(Reason::Network, format!("cannot resolve {host}"))
-                    .with_source(error)
-                    .with_hint("check the host in --repo, and the cluster's DNS")
-            })?
-            .collect();
-        let mut failure = operation.error(
-            Reason::Network,
-            format!("{host} has no address that can be used"),
-        );
-        for (tried, address) in addresses.iter().enumerate() {
-            // One address that swallows packets must not use up the time of the others.
-            let shares = (addresses.len() - tried).try_into().unwrap_or(u32::MAX);
-            let limit = operation.budget.remaining().ok().map(|left| left / shares);
-            let connect = TcpStream::connect(address);
-            failure = match self.drive(operation, "connecting to", limit, connect) {
-                Ok(Ok(stream)) => {
-                    if let Err(error) = keep_alive(&stream) {
-                        tracing::debug!(%error, "no keepalives on this connection");
-                    }
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => operation
-                    .error(
-                        Reason::Network,
-                        format!("cannot connect to {} ({address})", self.endpoint),
-                    )
-                    .with_source(error)
-                    .with_hint("check host and port in --repo, and network policies"),
-                Err(error) if operation.budget.check().is_err() => return Err(error),
-                Err(error) => error,
-            };
+    /// Hands a connected socket to the runtime.
+    fn adopt(
+        &self,
+        operation: Operation<'_>,
+        stream: std::net::TcpStream,
+    ) -> Result<TcpStream, SyncError> {
+        if let Err(error) = keep_alive(&stream) {
+            tracing::debug!(%error, "no keepalives on this connection");
         }
-        Err(failure)
+        let _context = self.runtime.enter();
+        stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream))
+            .map_err(|error| {
+                let message = format!("cannot use the connection to {}", self.endpoint);
+                operation.error(Reason::Other, message).with_source(error)
+            })
     }
 
     fn handshake(
@@ -272,11 +225,7 @@ impl Connection {
             },
             ..client::Config::default()
         };
-        // russh sets this only on sockets that it opened itself.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY on this connection");
-        }
-        let verifier = Verifier::new(operation.stage, hosts, Arc::clone(&self.notes));
+        let verifier = Verifier::new(operation.stage, hosts, self.notes.clone());
         let connect = client::connect_stream(Arc::new(config), stream, verifier);
         let handle = self.session(operation, "the SSH handshake with", None, connect)?;
         self.handle = Some(handle);
@@ -288,7 +237,7 @@ impl Connection {
         operation: Operation<'_>,
         key: &Arc<PrivateKey>,
         key_name: &str,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), OpenError> {
         const WHAT: &str = "logging in to";
         let hash = if key.algorithm().is_rsa() {
             let best = self.handle(operation)?.best_supported_rsa_hash();
@@ -298,7 +247,7 @@ impl Connection {
             None
         };
         let Some(mut handle) = self.handle.take() else {
-            return Err(self.lost(operation, WHAT));
+            return Err(self.lost(operation, WHAT).into());
         };
         let signer = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
         let login = handle.authenticate_publickey(self.endpoint.user.as_str(), signer);
@@ -307,25 +256,22 @@ impl Connection {
         self.handle = Some(handle);
         match result {
             AuthResult::Success => Ok(()),
-            // What a connection that ended looks like to russh.
+            // russh reports a connection that ended like this.
             AuthResult::Failure {
                 remaining_methods, ..
-            } if remaining_methods.is_empty()
-                && closed
-                && !self.notes(|notes| notes.unauthenticated) =>
-            {
-                Err(self.lost(operation, WHAT))
+            } if remaining_methods.is_empty() && closed && !self.notes.lock().unauthenticated => {
+                Err(self.lost(operation, WHAT).into())
             }
             AuthResult::Failure {
                 partial_success, ..
             } => {
                 let more = if partial_success {
-                    " alone: it wants another proof as well"
+                    " alone: it wants a second factor as well"
                 } else {
                     ""
                 };
                 let Endpoint { user, .. } = &self.endpoint;
-                Err(operation
+                let refused = operation
                     .error(
                         Reason::Auth,
                         format!(
@@ -337,13 +283,14 @@ impl Connection {
                     .with_hint(format!(
                         "add its public half as a read-only deploy key: {}",
                         public_line(key)
-                    )))
+                    ));
+                Err(OpenError::KeyRefused(refused))
             }
         }
     }
 
     fn failure(&self, operation: Operation<'_>, what: &str, error: russh::Error) -> SyncError {
-        if let Some(refusal) = self.notes(|notes| notes.refusal.take()) {
+        if let Some(refusal) = self.notes.lock().refusal.take() {
             return refusal;
         }
         let message = format!("{what} {} failed", self.endpoint);
@@ -363,7 +310,7 @@ impl Connection {
             russh::Error::NoCommonAlgo { .. } | russh::Error::Version => operation
                 .error(Reason::Protocol, message)
                 .with_source(error)
-                .with_hint("check that an SSH server of this decade listens on that port"),
+                .with_hint("check that a current SSH server listens on that port"),
             russh::Error::IO(_) | russh::Error::ConnectionTimeout => {
                 operation.error(Reason::Network, message).with_source(error)
             }
@@ -371,37 +318,6 @@ impl Connection {
                 .error(Reason::Protocol, message)
                 .with_source(error),
         }
-    }
-
-    fn notes<T>(&self, read: impl FnOnce(&mut Notes) -> T) -> T {
-        read(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.handle = None;
-        if let Some(runtime) = self.runtime.take() {
-            // A plain drop would wait for a resolver that hangs.
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Notes {
-    /// Keeps the first reason for the end of a connection.
-    pub(super) fn say_farewell(&mut self, why: String) {
-        self.farewell.get_or_insert(why);
-    }
-
-    /// Keeps what the server said when it hung up.
-    pub(super) fn hung_up(&mut self, reason: Disconnect, message: &str) {
-        self.unauthenticated |= matches!(
-            reason,
-            Disconnect::NoMoreAuthMethodsAvailable | Disconnect::IllegalUserName
-        ) || message.contains("authentication failures");
-        let message: String = message.chars().take(300).collect();
-        self.say_farewell(format!("the server hung up ({reason:?}): {message}"));
     }
 }
 
@@ -411,14 +327,15 @@ async fn cancelled(flag: &AtomicBool) {
     }
 }
 
-fn keep_alive(stream: &TcpStream) -> Result<(), rustix::io::Errno> {
+fn keep_alive(stream: &std::net::TcpStream) -> Result<(), rustix::io::Errno> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)
 }
 
-/// The line to paste where deploy keys are configured. The comment may name a person: left out.
+/// The line to paste where deploy keys are configured, without the comment, which may name a
+/// person.
 fn public_line(key: &PrivateKey) -> String {
     let mut public = key.public_key().clone();
     public.set_comment("");
@@ -439,8 +356,8 @@ mod tests {
             .build()
             .unwrap();
         let connection = Connection {
-            runtime: Some(runtime),
             handle: None,
+            runtime,
             notes: SharedNotes::default(),
             endpoint: Endpoint {
                 host: "::1".to_owned(),

@@ -1,7 +1,7 @@
-//! One run of `git-upload-pack` on the server: its output to a protocol machine, its error text
-//! kept for the message if it fails.
+//! One run of `git-upload-pack` on the server. A protocol machine reads its output; its error text
+//! is kept for the error message.
 //!
-//! This module does not know what is asked or answered.
+//! This module does not know the git protocol.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::remote::protocol::{Decoder, Machine, Step};
 
 use super::connection::{Connection, Operation};
 
-/// The most that is kept of the command's error text.
+/// Bytes of the command's error text that are kept.
 const MAX_STDERR: usize = 4 << 10;
 
-/// The most error text that is listened to at all.
-const ENDLESS_STDERR: u64 = 1 << 20;
+/// Bytes of error text after which the command is given up.
+const MAX_STDERR_READ: u64 = 1 << 20;
 
-/// How long a connection that was idle may take to open a channel before it counts as dead: such
-/// a connection may have died unnoticed, and a fresh one is cheap.
+/// How long an idle connection may take to open a channel before it counts as dead. It may have
+/// died unnoticed, and opening a new one costs little.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How long the server may take to close a channel whose answer is complete.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Time for the last reply on a channel to reach the socket. Servers that allow one session would
-/// refuse the next channel before it arrives.
+/// Time for the last message on a channel to reach the socket. A server that allows one session
+/// refuses the next channel until it has that message.
 const FLUSH: Duration = Duration::from_millis(1);
 
 /// A running command.
@@ -97,11 +97,11 @@ impl<'a> Exec<'a> {
     }
 
     /// Ends the command and its channel after a complete answer; says whether the connection can
-    /// carry another one. `goodbye` is what the protocol wants to hear at the end.
+    /// carry another one. `goodbye` is the protocol's last message.
     pub(super) fn finish(mut self, goodbye: &'static [u8]) -> bool {
         let end = async {
-            // Not close(): the server's own CLOSE would then go unnoticed and the wait never end.
-            // A command that has exited already does not take a goodbye; that is no failure.
+            // Not close(): russh would then drop the server's CLOSE, and the wait would never end.
+            // A command that has exited already does not read the goodbye, which is no failure.
             if !goodbye.is_empty() {
                 let _ = self.channel.data_bytes(goodbye).await;
             }
@@ -122,7 +122,7 @@ impl<'a> Exec<'a> {
             .unwrap_or(false)
     }
 
-    /// Gives output to the machine; what it leaves is kept for the next one.
+    /// Gives output to the machine, and keeps the rest for the next machine.
     fn feed(&mut self, output: &[u8], machine: &mut dyn Machine) -> Result<Step, SyncError> {
         let (used, step) = self
             .decoder
@@ -140,10 +140,10 @@ impl<'a> Exec<'a> {
             Some(ChannelMsg::Data { data }) => return self.feed(&data, machine),
             Some(ChannelMsg::ExtendedData { data, .. }) => {
                 self.stderr_bytes += data.len() as u64;
-                if self.stderr_bytes > ENDLESS_STDERR {
+                if self.stderr_bytes > MAX_STDERR_READ {
                     return Err(self.operation.error(
                         Reason::Limit,
-                        format!("{} sends error text without end", self.remote),
+                        format!("{} sends more than 1 MiB of error text", self.remote),
                     ));
                 }
                 let room = MAX_STDERR.saturating_sub(self.stderr.len());
@@ -158,11 +158,11 @@ impl<'a> Exec<'a> {
                         format!("{} does not let this key run git-upload-pack", self.remote),
                     )
                     .with_hint(
-                        "check that the key may read repositories, and is no SFTP account",
+                        "check that the key may read repositories, and that the account is not for SFTP only",
                     ));
             }
             Some(ChannelMsg::Close) => return Err(self.ended()),
-            // The channel is gone without a CLOSE: so is the connection.
+            // The channel ended without a CLOSE, so the connection ended.
             None => return Err(self.connection.lost(self.operation, WHAT)),
             Some(_) => {}
         }
@@ -171,19 +171,19 @@ impl<'a> Exec<'a> {
 
     /// The error for a command that ended before its answer was complete.
     fn ended(&self) -> SyncError {
-        let said = printable(String::from_utf8_lossy(&self.stderr).trim());
-        let (reason, hint) = classify(&said.to_ascii_lowercase(), self.exit);
+        let text = printable(String::from_utf8_lossy(&self.stderr).trim());
+        let (reason, hint) = classify(&text.to_ascii_lowercase(), self.exit);
         let status = match self.exit {
             Some(status) => format!("exited with status {status}"),
             None => "ended without a status".to_owned(),
         };
-        let message = if said.is_empty() {
+        let message = if text.is_empty() {
             format!(
                 "git-upload-pack on {} {status} before its answer was complete",
                 self.remote
             )
         } else {
-            format!("{} refused ({status}): {said}", self.remote)
+            format!("{} refused ({status}): {text}", self.remote)
         };
         let error = self.operation.error(reason, message);
         match hint {
@@ -193,20 +193,21 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// The class of a failed command by the words that git's and the large hosts' servers use.
-fn classify(said: &str, exit: Option<u32>) -> (Reason, Option<&'static str>) {
-    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if exit == Some(127) || says(&["command not found"]) {
+/// The reason of a failed command, by the phrases that servers of git and of the large hosting
+/// services print.
+fn classify(text: &str, exit: Option<u32>) -> (Reason, Option<&'static str>) {
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if exit == Some(127) || has(&["command not found"]) {
         (
             Reason::Server,
             Some("install git on the server, in the PATH of non-interactive logins"),
         )
-    } else if says(&["dubious ownership"]) {
+    } else if has(&["dubious ownership"]) {
         (
             Reason::Server,
             Some("on the server, let the repository belong to the login user (safe.directory)"),
         )
-    } else if says(&[
+    } else if has(&[
         "not appear to be a git repository",
         "not found",
         "could not be found",
@@ -218,7 +219,7 @@ fn classify(said: &str, exit: Option<u32>) -> (Reason, Option<&'static str>) {
             Reason::NotFound,
             Some("check the path in --repo, and that this key may read it"),
         )
-    } else if says(&[
+    } else if has(&[
         "permission",
         "denied",
         "not allowed",
@@ -231,7 +232,7 @@ fn classify(said: &str, exit: Option<u32>) -> (Reason, Option<&'static str>) {
             Reason::Auth,
             Some("let the key read the repository (deploy key)"),
         )
-    } else if exit.is_none() && said.is_empty() {
+    } else if exit.is_none() && text.is_empty() {
         (Reason::Network, None)
     } else {
         (Reason::Server, None)
@@ -243,8 +244,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_says_decides_the_reason() {
-        for (said, exit, reason) in [
+    fn the_text_and_the_status_of_the_command_decide_the_reason() {
+        for (text, exit, reason) in [
             ("error: repository not found.", Some(1), Reason::NotFound),
             (
                 "fatal: '/x' does not appear to be a git repository",
@@ -261,7 +262,7 @@ mod tests {
             ("", None, Reason::Network),
             ("", Some(1), Reason::Server),
         ] {
-            assert_eq!(classify(said, exit).0, reason, "{said}");
+            assert_eq!(classify(text, exit).0, reason, "{text}");
         }
     }
 }

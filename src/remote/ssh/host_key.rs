@@ -1,12 +1,9 @@
-//! The decision on the server's host key, and what to tell the operator when it is refused.
+//! Checks the server's host key, and says what to do when it is refused.
 //!
-//! This module reads the known_hosts file; what the file means is decided in
-//! [`known_hosts`](super::known_hosts).
+//! This module reads the known_hosts file; [`known_hosts`](super::known_hosts) interprets it.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::client::{DisconnectReason, Handler, Session};
@@ -14,14 +11,15 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::files;
+use crate::base::text::excerpt;
+use crate::credentials::read;
 
-use super::connection::{Endpoint, SharedNotes};
+use super::endpoint::Endpoint;
 use super::known_hosts::{Trust, Verdict, all_algorithms, entry_name};
+use super::notes::SharedNotes;
 
-/// Larger than any known_hosts file that is one.
-const MAX_FILE_BYTES: u64 = 16 << 20;
-
-/// What the server must prove.
+/// Which keys the server may have.
 pub(super) struct HostCheck {
     endpoint: Endpoint,
     /// None where host keys are not checked.
@@ -36,7 +34,7 @@ pub(super) struct Verifier {
 }
 
 impl HostCheck {
-    /// Any key will do.
+    /// Accepts any key.
     pub(super) fn accept_any(endpoint: &Endpoint) -> Self {
         Self {
             endpoint: endpoint.clone(),
@@ -44,28 +42,23 @@ impl HostCheck {
         }
     }
 
-    /// The key must be vouched for by this file, as it is now.
+    /// Accepts the keys that this file vouches for, as it is now.
     pub(super) fn load(stage: Stage, endpoint: &Endpoint, path: &Path) -> Result<Self, SyncError> {
-        let text = read(path).map_err(|error| {
-            let (host, port) = (&endpoint.host, endpoint.port);
-            let (what, hint) = match error.kind() {
-                io::ErrorKind::NotFound => (
-                    format!("the known_hosts file {} does not exist", path.display()),
-                    format!(
-                        "make it with `ssh-keyscan -p {port} {host}`, check the fingerprints, and \
-                         set --ssh-known-hosts-file to it"
-                    ),
-                ),
-                _ => (
-                    format!("cannot read the known_hosts file {}", path.display()),
-                    "let the user that runs this process read it".to_owned(),
-                ),
-            };
-            let refused = SyncError::new(stage, Reason::Hostkey, what).with_hint(hint);
-            match error.kind() {
-                io::ErrorKind::NotFound => refused,
-                _ => refused.with_source(error),
+        let text = files::read(path, read::MAX_KNOWN_HOSTS).map_err(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                let (what, flag) = ("known_hosts file", "--ssh-known-hosts-file");
+                return read::unreadable(stage, Reason::Hostkey, what, flag, path, error);
             }
+            let (host, port) = (&endpoint.host, endpoint.port);
+            SyncError::new(
+                stage,
+                Reason::Hostkey,
+                format!("the known_hosts file {} does not exist", path.display()),
+            )
+            .with_hint(format!(
+                "make it with `ssh-keyscan -p {port} {host}`, check the fingerprints, and set \
+                 --ssh-known-hosts-file to it"
+            ))
         })?;
         Ok(Self {
             endpoint: endpoint.clone(),
@@ -136,7 +129,7 @@ impl HostCheck {
                     self.endpoint
                 ),
                 format!(
-                    "run `ssh-keyscan -p {port} {host}`, check the fingerprint with whoever runs \
+                    "run `ssh-keyscan -p {port} {host}`, check the fingerprint with the operator of \
                      the server, and add the line to {file}: {} {}",
                     entry_name(host, *port),
                     public_line(key)
@@ -149,7 +142,7 @@ impl HostCheck {
                     self.endpoint
                 ),
                 format!(
-                    "somebody may be intercepting the connection; if the server's key was \
+                    "the connection may be intercepted; if the server's key was \
                      replaced on purpose, replace line {line} with: {} {}",
                     entry_name(host, *port),
                     public_line(key)
@@ -164,7 +157,7 @@ impl HostCheck {
             ),
             Verdict::BadCertificate(why) => (
                 format!(
-                    "the host certificate of {} is not good: {why}; its key is {shown}",
+                    "the host certificate of {} is not valid: {why}; its key is {shown}",
                     self.endpoint
                 ),
                 "have the server's certificate issued anew, for this host name".to_owned(),
@@ -194,8 +187,7 @@ impl Handler for Verifier {
         match self.hosts.check(self.stage, shown) {
             Ok(()) => Ok(true),
             Err(refusal) => {
-                let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-                notes.refusal = Some(refusal);
+                self.notes.lock().refusal = Some(refusal);
                 Ok(false)
             }
         }
@@ -206,8 +198,7 @@ impl Handler for Verifier {
         banner: &str,
         _session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let banner: String = banner.chars().take(300).collect();
-        tracing::debug!(banner = %crate::base::text::printable(&banner), "ssh banner");
+        tracing::debug!(banner = %excerpt(banner, 300), "ssh banner");
         Ok(())
     }
 
@@ -215,32 +206,18 @@ impl Handler for Verifier {
         &mut self,
         reason: DisconnectReason<russh::Error>,
     ) -> Result<(), russh::Error> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock();
         match reason {
-            DisconnectReason::ReceivedDisconnect(said) => {
-                notes.hung_up(said.reason_code, &said.message);
+            DisconnectReason::ReceivedDisconnect(message) => {
+                notes.disconnected(message.reason_code, &message.message);
                 Ok(())
             }
             DisconnectReason::Error(error) => {
-                notes.say_farewell(format!("the connection broke: {error}"));
+                notes.ended(format!("the connection broke: {error}"));
                 Err(error)
             }
         }
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let read = File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut text)?;
-    if read as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("more than {} MiB", MAX_FILE_BYTES >> 20),
-        ));
-    }
-    Ok(text)
 }
 
 fn public_line(key: &KeyData) -> String {

@@ -1,11 +1,11 @@
 //! Which host keys a known_hosts file vouches for (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
 //!
-//! Understood are plain, bracketed and hashed host names, `*` and `?`, negation, comments, and the
-//! markers `@revoked` and `@cert-authority`. A line that makes no sense is skipped, as OpenSSH
-//! does: one typing error must not lock out every other host.
+//! It understands plain, bracketed and hashed host names, `*` and `?`, negation, comments, and the
+//! markers `@revoked` and `@cert-authority`. A malformed line is skipped, as OpenSSH does, so
+//! that one typing error does not lock out every other host.
 //!
-//! This module does not read files, does not know the network, and adds nothing to the file. The
-//! address of a host is not looked up (`CheckHostIP no`, OpenSSH's default).
+//! This module reads no files, knows no network, and never adds an entry. Entries for the address
+//! of a host are not consulted (`CheckHostIP no`, OpenSSH's default).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -57,7 +57,7 @@ struct Entry {
     key: KeyData,
 }
 
-/// Whether a server is who it says it is.
+/// What a known_hosts file says about a server's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The file vouches for the key.
@@ -74,7 +74,7 @@ pub enum Verdict {
         /// Counted from 1.
         line: usize,
     },
-    /// A trusted authority signed the certificate, but it is not good for this host now.
+    /// A trusted authority signed the certificate, but it is not valid for this host now.
     BadCertificate(&'static str),
 }
 
@@ -179,7 +179,7 @@ impl Trust {
     /// principals, validity, critical options, revocation of the key and of the authority
     /// (PROTOCOL.certkeys of OpenSSH).
     ///
-    /// The key inside a certificate of a stranger counts as a plain key, as with OpenSSH.
+    /// If no trusted authority signed it, the key inside counts as a plain key, as with OpenSSH.
     pub fn check_certificate(&self, certificate: &Certificate, now: u64) -> Verdict {
         let authority = certificate.signature_key();
         let revoked = self
@@ -216,7 +216,7 @@ impl Trust {
         {
             return Verdict::BadCertificate("it was issued for other host names");
         }
-        // None is defined for hosts, and one that is not understood must be refused.
+        // No critical option is defined for hosts, and an unknown one must be refused.
         if !certificate.critical_options().is_empty() {
             return Verdict::BadCertificate("it has a critical option that is not supported");
         }

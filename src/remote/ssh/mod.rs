@@ -1,41 +1,42 @@
-//! Git over SSH: one authenticated connection that is kept across polls, one channel an operation.
+//! Git over SSH: one authenticated connection that is kept across polls, one channel per operation.
 //!
-//! The git protocol is spoken directly over `git-upload-pack`, version 2 where the server lets the
-//! environment through and version 0 where it does not. An async runtime lives inside this module,
-//! moves only while an operation waits, and shows nowhere outside it.
+//! The server runs `git-upload-pack`, with version 2 of the protocol if it accepts the environment
+//! variable `GIT_PROTOCOL` and with version 0 otherwise. The async runtime of the SSH client is used
+//! in this module only, and it runs only while an operation waits.
 //!
-//! This module does not know agents, passphrases, `~/.ssh/config`, jump hosts or passwords, and
-//! decides nothing about the next attempt, but for one: a connection that was idle may have died
-//! unnoticed, so whatever fails on it is tried once more on a fresh one.
+//! Not handled: agents, passphrases, `~/.ssh/config`, jump hosts and passwords. Retries are the
+//! caller's decision, with two exceptions: an operation that fails on a kept connection is tried once
+//! more on a new one, because an idle connection may have died unnoticed; and a refused key is
+//! replaced once if its source has another one by then.
 
 mod connection;
+mod endpoint;
 mod exec;
 mod host_key;
-mod keys;
 pub mod known_hosts;
-
-use std::path::PathBuf;
+mod notes;
 
 use crate::base::budget::Budget;
-use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::error::{Reason, Remedy, Stage, SyncError};
 use crate::base::repo_url::{RepoUrl, SshUrl};
+use crate::base::transfer::{Advertised, Fetched, PackSink};
+use crate::credentials::{self, Credential, Keyring, Proof};
+use crate::remote::config::{RemoteConfig, SshHosts};
 use crate::remote::protocol::{
     Advertisement, Dialect, FetchAnswer, Greeting, LsRefs, ProtocolError, Tags, fetch_request,
     ls_refs_request, pinned, tags_request,
 };
-use crate::remote::{
-    Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, Tip,
-};
+use crate::remote::upstream::{FetchRequest, RefName, Remote, Tip};
 
-use connection::{Connection, Endpoint, Operation};
+use connection::{Connection, OpenError, Operation};
+use endpoint::Endpoint;
 use exec::Exec;
 use host_key::HostCheck;
-use keys::KeyFile;
 
-/// The user that hosting services log everybody in as.
+/// The login user at hosting services.
 const DEFAULT_USER: &str = "git";
 
-/// `0000`: tells `git-upload-pack` that nothing more is asked.
+/// `0000`: tells `git-upload-pack` that there is no further request.
 const FLUSH: &[u8] = b"0000";
 
 /// A repository reached by SSH.
@@ -44,9 +45,9 @@ pub struct SshRemote {
     address: String,
     endpoint: Endpoint,
     command: String,
-    key: Option<KeyFile>,
-    check_hosts: bool,
-    known_hosts: Option<PathBuf>,
+    url: RepoUrl,
+    credentials: Keyring,
+    hosts: SshHosts,
     connection: Option<Connection>,
 }
 
@@ -69,12 +70,11 @@ impl SshRemote {
             port,
             path,
         } = url;
-        let auth = &config.auth;
-        if !auth.ssh_known_hosts {
+        if config.ssh_hosts == SshHosts::Any {
             tracing::warn!(
                 remote = %config.url,
-                "the SSH host key is not checked: whoever intercepts the connection can replace \
-                 the content"
+                "the SSH host key is not checked, so an attacker who intercepts the connection can \
+                 replace the content"
             );
         }
         Ok(Self {
@@ -85,15 +85,15 @@ impl SshRemote {
                 user: user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned()),
             },
             command: format!("git-upload-pack {}", shell_quote(path)),
-            key: auth.ssh_key_file.clone().map(KeyFile::new),
-            check_hosts: auth.ssh_known_hosts,
-            known_hosts: auth.ssh_known_hosts_file.clone(),
+            url: config.url.clone(),
+            credentials: config.credentials.clone(),
+            hosts: config.ssh_hosts.clone(),
             connection: None,
         })
     }
 
-    /// Runs an operation on the kept connection, or on a fresh one. `attempt` says whether the
-    /// connection can be kept, and sets its flag once another attempt would do harm.
+    /// Runs an operation on the kept connection, or on a new one. `attempt` returns whether the
+    /// connection can be kept, and sets its flag when it must not be repeated.
     fn run<T>(
         &mut self,
         operation: Operation<'_>,
@@ -121,38 +121,77 @@ impl SshRemote {
                     tracing::debug!(
                         remote = %self.address,
                         error = %error.chain(),
-                        "the kept ssh connection failed: connecting anew"
+                        "the kept SSH connection failed: opening a new one"
                     );
                 }
             }
         }
     }
 
-    fn connect(&mut self, operation: Operation<'_>) -> Result<Connection, SyncError> {
-        let stage = operation.stage;
-        let hosts = match (&self.known_hosts, self.check_hosts) {
-            (_, false) => HostCheck::accept_any(&self.endpoint),
-            (Some(path), true) => HostCheck::load(stage, &self.endpoint, path)?,
-            (None, true) => {
-                return Err(SyncError::new(
-                    stage,
-                    Reason::Hostkey,
-                    format!("no known_hosts file is configured for {}", self.address),
-                )
-                .with_hint("set --ssh-known-hosts-file"));
-            }
+    /// Opens a connection. If the server refuses the key, and the key's source has another one by
+    /// then, tries that one at once: the file may have been replaced in between.
+    fn connect(&self, operation: Operation<'_>) -> Result<Connection, SyncError> {
+        let Operation { stage, budget } = operation;
+        let wanted = credentials::Request {
+            url: &self.url,
+            stage,
+            challenge: None,
         };
-        let Some(key) = &mut self.key else {
-            return Err(SyncError::new(
+        let credential = self.credentials.get(&wanted, budget)?;
+        let credential = credential.ok_or_else(|| {
+            SyncError::new(
                 stage,
                 Reason::Auth,
                 format!("no SSH key is configured for {}", self.address),
             )
-            .with_hint("set --ssh-key-file"));
+            .with_hint("set --ssh-key-file")
+        })?;
+        let (connection, accepted) = match self.open(operation, &credential) {
+            Ok(connection) => (connection, credential),
+            Err(OpenError::Failed(error)) => return Err(error),
+            Err(OpenError::KeyRefused(error)) => {
+                match self.credentials.rejected(&wanted, &credential, budget)? {
+                    None => return Err(error),
+                    Some(renewed) => match self.open(operation, &renewed) {
+                        Ok(connection) => (connection, renewed),
+                        Err(OpenError::KeyRefused(error) | OpenError::Failed(error)) => {
+                            return Err(error);
+                        }
+                    },
+                }
+            }
         };
-        let private = key.load(stage)?;
-        let key_name = key.path().display().to_string();
-        Connection::open(operation, &self.endpoint, hosts, &private, &key_name)
+        self.credentials.accepted(&wanted, &accepted);
+        Ok(connection)
+    }
+
+    fn open(
+        &self,
+        operation: Operation<'_>,
+        credential: &Credential,
+    ) -> Result<Connection, OpenError> {
+        let Proof::SshKey { key, name } = &credential.proof else {
+            return Err(operation
+                .error(
+                    Reason::Auth,
+                    format!("the credentials for {} are not an SSH key", self.address),
+                )
+                .into());
+        };
+        let hosts = match &self.hosts {
+            SshHosts::Any => HostCheck::accept_any(&self.endpoint),
+            SshHosts::Known(Some(path)) => HostCheck::load(operation.stage, &self.endpoint, path)?,
+            SshHosts::Known(None) => {
+                return Err(operation
+                    .error(
+                        Reason::Hostkey,
+                        format!("no known_hosts file is configured for {}", self.address),
+                    )
+                    .with_hint("set --ssh-known-hosts-file")
+                    .into());
+            }
+        };
+        Connection::open(operation, &self.endpoint, hosts, key, name)
     }
 }
 
@@ -207,13 +246,13 @@ impl Remote for SshRemote {
             let greeting = greeting(&mut exec, &RefName::Head, stage, &address)?;
             let (dialect, goodbye) = match &greeting {
                 Greeting::V2(capabilities) => (Dialect::V2(capabilities), FLUSH),
-                // After a pack, version 0 has nothing more to ask.
+                // After a pack, version 0 has no further request.
                 Greeting::V0(capabilities, _) => (Dialect::V0(capabilities), &b""[..]),
             };
             exec.send(fetch_request(request, dialect).map_err(at)?)?;
             let mut answer = FetchAnswer::new(request, dialect, pack);
             let read = exec.read(&mut answer);
-            // The sink cannot take back what it has.
+            // The sink cannot undo what it has written.
             *final_attempt |= answer.bytes() > 0;
             read?;
             let fetched = answer.finish().map_err(at)?;
@@ -233,22 +272,13 @@ fn greeting(
     greeting.finish().map_err(|error| error.at(stage, &address))
 }
 
-/// Whether a fresh connection may do better.
+/// Whether a new connection may succeed: not when the error has another remedy than to retry.
 fn may_differ(error: &SyncError, budget: &Budget) -> bool {
-    budget.check().is_ok()
-        && !matches!(
-            error.reason,
-            Reason::Cancelled
-                | Reason::Disk
-                | Reason::Store
-                | Reason::Limit
-                | Reason::Hostile
-                | Reason::RefMissing
-        )
+    budget.check().is_ok() && error.remedy == Remedy::Retry
 }
 
-/// The path as one word for the server's shell, quoted as git does (`sq_quote`): servers that are
-/// no shell only understand this form.
+/// The path as one word for the server's shell, quoted as git does (`sq_quote`), because servers
+/// without a shell understand only this form.
 fn shell_quote(path: &str) -> String {
     let mut quoted = String::with_capacity(path.len() + 2);
     quoted.push('\'');

@@ -97,7 +97,7 @@ section!("The remote, over HTTP", {
     ),
     a_server_that_speaks_no_http: failure(
         "answers with bytes that are no HTTP",
-        "poll", "protocol", "does not speak HTTP as it should",
+        "poll", "protocol", "does not speak valid HTTP",
         |row| endure(row, Scope::All, Fault::Garbage),
     ),
     a_server_that_answers_garbage_as_git: failure(
@@ -169,7 +169,7 @@ section!("The remote, over HTTP", {
     ),
     a_redirect_in_circles: failure(
         "redirects in circles",
-        "poll", "protocol", "redirects for ever",
+        "poll", "protocol", "redirects more than 5 times",
         |row| endure(
             row,
             Scope::All,

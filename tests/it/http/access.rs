@@ -27,8 +27,11 @@ fn credentials_are_sent_unasked_and_the_password_file_is_read_each_time() {
     std::fs::write(file.path(), "first\n").unwrap();
     server.require_auth("user", "first");
     let mut settings = config(&server.url("repo.git"));
-    settings.auth.username = Some("user".to_owned());
-    settings.auth.password_file = Some(file.path().to_owned());
+    let username = Some("user".to_owned());
+    sign_in(
+        &mut settings,
+        PasswordFile::new(username, file.path().to_owned()),
+    );
     let mut remote = remote::open(&settings).unwrap();
     tip_of(&mut *remote, &main_branch());
     assert_eq!(server.requests().len(), 2, "no request without credentials");
@@ -55,6 +58,125 @@ fn credentials_are_sent_unasked_and_the_password_file_is_read_each_time() {
     }
 }
 
+/// A client that signs in as `git` with the password in a file, and that file.
+fn with_password_file(server: &HttpServer, password: &str) -> (Box<dyn Remote>, TempDir) {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("password");
+    std::fs::write(&file, password).unwrap();
+    let mut settings = config(&server.url("repo.git"));
+    sign_in(&mut settings, PasswordFile::new(None, file));
+    (remote::open(&settings).unwrap(), dir)
+}
+
+#[test]
+fn a_password_that_is_rotated_while_it_is_refused_costs_one_more_request_and_no_failure() {
+    let upstream = Upstream::new();
+    let server = upstream.serve();
+    server.require_auth("git", "first");
+    let (mut remote, dir) = with_password_file(&server, "first");
+    tip_of(&mut *remote, &main_branch());
+    let rotate = |to: &'static str| {
+        let file = dir.path().join("password");
+        server.require_auth("git", to);
+        server.before_refusal(move || std::fs::write(file, to).unwrap());
+        server.clear_log();
+    };
+
+    rotate("second");
+    tip_of(&mut *remote, &main_branch());
+    assert_eq!(server.requests().len(), 2, "one refused, one accepted");
+
+    rotate("third");
+    let want = upstream.tip("main");
+    Store::new().fetch(&mut *remote, want, &[], 1).unwrap();
+    assert_eq!(server.requests().len(), 2, "one refused, one accepted");
+    assert_eq!(server.connections(), 1);
+
+    rotate("fourth");
+    server.require_auth("git", "fifth");
+    let error = poll(&mut *remote, &main_branch()).unwrap_err();
+    assert_eq!(error.reason, Reason::Auth);
+    assert_eq!(server.requests().len(), 2, "there is no third attempt");
+}
+
+#[test]
+fn a_wrong_password_that_does_not_change_costs_one_request() {
+    let upstream = Upstream::new();
+    let server = upstream.serve();
+    server.require_auth("git", "right");
+    let (mut remote, _dir) = with_password_file(&server, "wrong");
+    let in_url = format!("http://git:wrong@127.0.0.1:{}/repo.git", server.port());
+    let mut fixed = config(&server.url("repo.git"));
+    sign_in(&mut fixed, token("wrong"));
+    for (what, remote) in [
+        ("a file", &mut remote),
+        ("the URL", &mut open(&in_url)),
+        ("a value", &mut remote::open(&fixed).unwrap()),
+    ] {
+        server.clear_log();
+        let error = poll(&mut **remote, &main_branch()).unwrap_err();
+        assert_eq!(error.reason, Reason::Auth, "{what}");
+        assert_eq!(server.requests().len(), 1, "{what}");
+    }
+    assert!(
+        poll_error(&server.url("repo.git"))
+            .hint()
+            .unwrap()
+            .contains("give credentials")
+    );
+}
+
+#[test]
+fn a_password_file_that_is_no_small_regular_file_is_told_and_nothing_is_sent() {
+    let upstream = Upstream::new();
+    let server = upstream.serve();
+    let (mut remote, dir) = with_password_file(&server, "token");
+    let file = dir.path().join("password");
+    for (kind, why) in [
+        ("fifo", "not a regular file"),
+        ("directory", "not a regular file"),
+        ("large", "larger than"),
+    ] {
+        std::fs::remove_file(&file)
+            .or_else(|_| std::fs::remove_dir(&file))
+            .unwrap();
+        match kind {
+            "fifo" => {
+                let mode = rustix::fs::Mode::from_raw_mode(0o600);
+                let kind = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(rustix::fs::CWD, &file, kind, mode, 0).unwrap();
+            }
+            "directory" => std::fs::create_dir(&file).unwrap(),
+            _ => std::fs::write(&file, vec![b'x'; 1 << 20]).unwrap(),
+        }
+        let error = poll(&mut *remote, &main_branch()).unwrap_err();
+        assert_eq!(error.reason, Reason::Auth, "{kind}");
+        let told = error.chain();
+        assert!(told.contains(why), "{kind}: {told}");
+        assert!(told.contains(file.to_str().unwrap()), "{kind}: {told}");
+        assert!(error.hint().unwrap().contains("--password-file"), "{kind}");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_redirect_to_a_host_with_credentials_of_its_own_is_followed_without_any() {
+    let upstream = Upstream::new();
+    let (from, to) = (upstream.serve(), upstream.serve());
+    from.inject(Fault::Redirect(302, to.base()));
+    let mut settings = config(&from.url("repo.git"));
+    sign_in(&mut settings, token("from"));
+    let scope = credentials::Scope::Below(RepoUrl::parse(&to.base()).unwrap());
+    settings.credentials.add(scope, token("to"));
+    tip_of(&mut *remote::open(&settings).unwrap(), &main_branch());
+    assert!(!to.requests().is_empty());
+    assert!(
+        to.requests()
+            .iter()
+            .all(|request| !request.headers.contains_key("authorization"))
+    );
+}
+
 #[test]
 fn credentials_come_from_the_url_or_the_environment_and_a_token_needs_no_name() {
     let upstream = Upstream::new();
@@ -65,13 +187,15 @@ fn credentials_come_from_the_url_or_the_environment_and_a_token_needs_no_name() 
 
     server.require_auth("git", "token");
     let mut settings = config(&server.url("repo.git"));
-    settings.auth.password = Some(Secret::new("token"));
+    sign_in(&mut settings, token("token"));
     tip_of(&mut *remote::open(&settings).unwrap(), &main_branch());
 
     // What is configured wins over what is in the URL.
     let mut both = config(&with_user);
-    both.auth.username = Some("git".to_owned());
-    both.auth.password = Some(Secret::new("token"));
+    sign_in(
+        &mut both,
+        Password::new(Some("git".to_owned()), Some(Secret::new("token"))),
+    );
     tip_of(&mut *remote::open(&both).unwrap(), &main_branch());
 
     let missing = poll_error(&server.url("repo.git"));
@@ -85,7 +209,7 @@ fn a_redirect_is_followed_and_remembered_and_credentials_stay_behind() {
     let (from, to) = (upstream.serve(), upstream.serve());
     from.inject(Fault::Redirect(301, to.base()));
     let mut settings = config(&from.url("repo.git"));
-    settings.auth.password = Some(Secret::new("token"));
+    sign_in(&mut settings, token("token"));
     let mut remote = remote::open(&settings).unwrap();
     tip_of(&mut *remote, &main_branch());
     let want = tip_of(&mut *remote, &main_branch()).commit;
@@ -106,7 +230,7 @@ fn a_refusal_after_a_redirect_says_that_credentials_stayed_behind() {
     from.inject(Fault::Redirect(301, to.base()));
     to.require_auth("git", "token");
     let mut settings = config(&from.url("repo.git"));
-    settings.auth.password = Some(Secret::new("token"));
+    sign_in(&mut settings, token("token"));
     let error = poll(&mut *remote::open(&settings).unwrap(), &main_branch()).unwrap_err();
     assert_eq!(error.reason, Reason::Auth);
     assert!(error.to_string().contains(&to.base()), "{error}");
@@ -128,7 +252,7 @@ fn a_redirect_on_the_same_host_keeps_the_credentials() {
         Fault::RedirectTo(location.to_owned()),
     );
     let mut settings = config(&server.url("old.git"));
-    settings.auth.password = Some(Secret::new("token"));
+    sign_in(&mut settings, token("token"));
     let mut remote = remote::open(&settings).unwrap();
     for _ in 0..2 {
         tip_of(&mut *remote, &main_branch());
@@ -146,7 +270,7 @@ fn a_redirect_in_circles_ends() {
     server.inject(Fault::RedirectTo(location.to_owned()));
     let error = poll_error(&server.url("repo.git"));
     assert_eq!(error.reason, Reason::Protocol, "{}", error.chain());
-    assert!(error.to_string().contains("for ever"), "{error}");
+    assert!(error.to_string().contains("more than 5 times"), "{error}");
     assert_eq!(server.requests().len(), 6);
 }
 

@@ -313,10 +313,13 @@ fn what_is_no_git_server_is_told_apart() {
         (typed("text/plain"), "\"dumb\" HTTP"),
         (typed("application/json"), "application/json"),
         (Fault::Status(200, vec![]), "without a content type"),
-        (Fault::RedirectTo("/login".to_owned()), "redirects for ever"),
-        (Fault::Status(302, vec![]), "to nowhere"),
+        (
+            Fault::RedirectTo("/login".to_owned()),
+            "redirects more than 5 times",
+        ),
+        (Fault::Status(302, vec![]), "without saying where to"),
         (Fault::Status(418, vec![]), "HTTP 418"),
-        (Fault::Garbage, "does not speak HTTP"),
+        (Fault::Garbage, "does not speak valid HTTP"),
         (
             Fault::Body(b"<html>".to_vec()),
             "does not speak the git protocol",

@@ -20,9 +20,10 @@ use git_volume_reloader::base::commit::Commit;
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::base::repo_url::RepoUrl;
 use git_volume_reloader::base::secret::Secret;
+use git_volume_reloader::credentials::{self, Keyring, Password, PasswordFile, Source};
+use git_volume_reloader::net::NetConfig;
 use git_volume_reloader::remote::{
-    self, Advertised, Auth, FetchRequest, Fetched, PackSink, ProxyConfig, RefName, Remote,
-    RemoteConfig, Tip,
+    self, Advertised, FetchRequest, Fetched, PackSink, RefName, Remote, RemoteConfig, SshHosts, Tip,
 };
 use tempfile::TempDir;
 
@@ -247,10 +248,24 @@ fn budget(total: Duration) -> Budget {
 fn config(url: &str) -> RemoteConfig {
     RemoteConfig {
         url: RepoUrl::parse(url).unwrap(),
-        auth: Auth::default(),
-        proxy: ProxyConfig::default(),
-        ca_file: None,
+        credentials: Keyring::default(),
+        ssh_hosts: SshHosts::Known(None),
+        net: NetConfig::default(),
     }
+}
+
+/// Adds the credentials of the configured repository.
+fn sign_in(settings: &mut RemoteConfig, source: impl Source + 'static) {
+    let RepoUrl::Http(url) = &settings.url else {
+        panic!("{} is not an HTTP address", settings.url);
+    };
+    let scope = credentials::Scope::Repository(url.clone());
+    settings.credentials.add(scope, source);
+}
+
+/// A token that goes with any user name.
+fn token(value: &str) -> Password {
+    Password::new(None, Some(Secret::new(value)))
 }
 
 fn open(url: &str) -> Box<dyn Remote> {

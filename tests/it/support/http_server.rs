@@ -30,6 +30,9 @@ pub use tls::Certificate;
 /// Target and body of a question about refs.
 type Asked = (String, Vec<u8>);
 
+/// What happens once between a request with wrong credentials and the answer to it.
+type BeforeRefusal = Box<dyn FnOnce() + Send>;
+
 /// The server. Dropping it ends it.
 pub struct HttpServer {
     address: SocketAddr,
@@ -50,6 +53,7 @@ struct Shared {
     changed: Condvar,
     log: Mutex<Vec<Request>>,
     credentials: Mutex<Option<String>>,
+    before_refusal: Mutex<Option<BeforeRefusal>>,
     git_config: Mutex<Vec<(String, String)>>,
     remembered: Mutex<HashMap<Asked, Vec<u8>>>,
     children: Mutex<HashSet<u32>>,
@@ -122,6 +126,12 @@ impl HttpServer {
     pub fn require_auth(&self, username: &str, password: &str) {
         let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
         *self.shared.credentials.lock().unwrap() = Some(format!("Basic {pair}"));
+    }
+
+    /// Runs `action` once, after the next request with wrong credentials has come and before it is
+    /// answered.
+    pub fn before_refusal(&self, action: impl FnOnce() + Send + 'static) {
+        *self.shared.before_refusal.lock().unwrap() = Some(Box::new(action));
     }
 
     /// Sets a git configuration key for the server's side, as `uploadpack.allowFilter`.

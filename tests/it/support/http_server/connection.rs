@@ -68,6 +68,9 @@ impl<'a> Connection<'a> {
             credentials.is_none() || credentials.as_deref() == request.header("authorization");
         match fault {
             None if !admitted => {
+                if let Some(action) = self.shared.before_refusal.lock().unwrap().take() {
+                    action();
+                }
                 self.plain(401, &[("WWW-Authenticate", "Basic realm=\"git\"")], b"")
             }
             None => self.git(request, None),

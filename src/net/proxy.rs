@@ -7,7 +7,17 @@ use std::net::IpAddr;
 use url::Url;
 
 use crate::base::secret::Secret;
-use crate::remote::ProxyConfig;
+
+/// Proxy settings as curl reads them from the environment.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyConfig {
+    /// For `https://` URLs; may hold credentials.
+    pub https: Option<Secret>,
+    /// For `http://` URLs; may hold credentials.
+    pub http: Option<Secret>,
+    /// Comma-separated hosts to reach directly.
+    pub no_proxy: Option<String>,
+}
 
 /// The proxy for this URL, if it is not to be reached directly.
 pub(super) fn proxy_for<'a>(config: &'a ProxyConfig, url: &Url) -> Option<&'a Secret> {

@@ -1,19 +1,19 @@
-//! The private key file: read again whenever it changed, decoded once while it does not.
+//! A private key file for SSH: looked at for every connection, and decoded again when it changed.
 //!
-//! This module does not know agents, passphrases, hardware keys or user certificates.
+//! Not handled: agents, passphrases, hardware keys and user certificates.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use russh::keys::{Error as KeyError, PrivateKey, decode_secret_key};
 
+use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::files;
 
-/// More than any private key; a device or a log file given by mistake must not fill the memory.
-const MAX_KEY_BYTES: u64 = 64 << 10;
+use super::{Credential, Proof, Request, Source, read};
 
 /// A key file and what it held when it was last read.
 #[derive(Debug)]
@@ -38,21 +38,15 @@ impl KeyFile {
         Self { path, cached: None }
     }
 
-    /// Where the key is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The key as the file holds it now. Keys of RSA, ECDSA and Ed25519 in OpenSSH's format,
     /// PKCS#1 (RSA) and PKCS#8 are read.
-    ///
-    /// # Errors
-    /// Reason `auth`, when the file is missing, not readable, no private key, or encrypted.
-    pub fn load(&mut self, stage: Stage) -> Result<Arc<PrivateKey>, SyncError> {
-        let mut file = File::open(&self.path).map_err(|error| self.unreadable(stage, error))?;
-        let metadata = file
-            .metadata()
-            .map_err(|error| self.unreadable(stage, error))?;
+    fn load(&mut self, stage: Stage) -> Result<Arc<PrivateKey>, SyncError> {
+        let unreadable = |cause: io::Error| {
+            let (what, flag) = ("SSH key", "--ssh-key-file");
+            read::unreadable(stage, Reason::Auth, what, flag, &self.path, cause)
+        };
+        let file = files::open(&self.path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
         let stamp = Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -64,12 +58,10 @@ impl KeyFile {
         {
             return Ok(Arc::clone(key));
         }
+        let text = files::read_file(&file, read::MAX_SECRET)
+            .and_then(read::text)
+            .map_err(unreadable)?;
         self.cached = None;
-        let mut text = String::new();
-        (&mut file)
-            .take(MAX_KEY_BYTES)
-            .read_to_string(&mut text)
-            .map_err(|error| self.unreadable(stage, error))?;
         let key = Arc::new(self.decode(stage, &text)?);
         self.cached = Some((stamp, Arc::clone(&key)));
         Ok(key)
@@ -104,20 +96,17 @@ impl KeyFile {
             .with_hint("give the private key, not the .pub file; ssh-keygen -t ed25519 makes one"),
         })
     }
+}
 
-    fn unreadable(&self, stage: Stage, error: io::Error) -> SyncError {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "let the user that runs this process read it (fsGroup, defaultMode)"
-            }
-            _ => "set --ssh-key-file to a private key whose public half is a deploy key",
-        };
-        SyncError::new(
-            stage,
-            Reason::Auth,
-            format!("cannot read the SSH key {}", self.path.display()),
-        )
-        .with_source(error)
-        .with_hint(hint)
+impl Source for KeyFile {
+    fn get(
+        &mut self,
+        request: &Request<'_>,
+        _budget: &Budget,
+    ) -> Result<Option<Credential>, SyncError> {
+        Ok(Some(Credential::lasting(Proof::SshKey {
+            key: self.load(request.stage)?,
+            name: self.path.display().to_string(),
+        })))
     }
 }

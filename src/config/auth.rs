@@ -1,0 +1,235 @@
+//! From the flags and the environment to what reaches the remote: the sources of credentials with
+//! their scopes, trusted SSH servers, proxies and certificate authorities.
+//!
+//! No file is read here: sources read theirs when they are asked.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::base::repo_url::{HttpUrl, RepoUrl};
+use crate::base::secret::Secret;
+use crate::cli::Flags;
+use crate::credentials::{KeyFile, Keyring, Password, PasswordFile, Scope, UserInformation};
+use crate::net::{NetConfig, ProxyConfig};
+use crate::remote::{RemoteConfig, SshHosts};
+
+use super::{ConfigError, bad, non_empty, variable};
+
+/// `--credential`, with git-sync's field names.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct CredentialJson {
+    url: String,
+    username: Option<String>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    ssh_key_file: Option<PathBuf>,
+}
+
+/// A user name and a password, as one place gives them.
+struct Login {
+    username: Option<String>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+}
+
+/// How to reach the repository at `url`, and the others that it refers to.
+pub(super) fn remote(
+    flags: &Flags,
+    url: RepoUrl,
+    absolute: &dyn Fn(&Path) -> PathBuf,
+) -> Result<RemoteConfig, ConfigError> {
+    let login = Login {
+        username: non_empty(flags.username.clone()),
+        password: variable("GVR_PASSWORD").map(Secret::new),
+        password_file: flags.password_file.as_deref().map(absolute),
+    };
+    if login.password.is_some() && login.password_file.is_some() {
+        return Err(bad(
+            "--password-file",
+            "GVR_PASSWORD is set as well: give one of them",
+        ));
+    }
+    let mut credentials = Keyring::default();
+    if let RepoUrl::Http(http) = &url {
+        if login.is_given() {
+            login
+                .completed_by(http)
+                .add_to(&mut credentials, Scope::Repository(http.clone()));
+        } else if let Some(in_url) = UserInformation::of(&url) {
+            credentials.add(Scope::RepositoryUrl(http.clone()), in_url);
+        }
+    }
+    let ssh_key = absolute(&flags.ssh_key_file);
+    credentials.add(Scope::AnySsh, KeyFile::new(ssh_key));
+    for json in &flags.credential {
+        add_credential(json, &mut credentials, absolute)?;
+    }
+    Ok(RemoteConfig {
+        url,
+        credentials,
+        ssh_hosts: match flags.ssh_known_hosts {
+            true => SshHosts::Known(Some(absolute(&flags.ssh_known_hosts_file))),
+            false => SshHosts::Any,
+        },
+        net: net(absolute),
+    })
+}
+
+impl Login {
+    fn is_given(&self) -> bool {
+        self.username.is_some() || self.password.is_some() || self.password_file.is_some()
+    }
+
+    /// What was not configured is taken from the repository's URL.
+    fn completed_by(self, url: &HttpUrl) -> Self {
+        Self {
+            username: self.username.or_else(|| url.username.clone()),
+            password: self.password.or_else(|| url.password.clone()),
+            ..self
+        }
+    }
+
+    fn add_to(self, credentials: &mut Keyring, scope: Scope) {
+        match self.password_file {
+            Some(file) => credentials.add(scope, PasswordFile::new(self.username, file)),
+            None => credentials.add(scope, Password::new(self.username, self.password)),
+        }
+    }
+}
+
+fn add_credential(
+    json: &str,
+    credentials: &mut Keyring,
+    absolute: &dyn Fn(&Path) -> PathBuf,
+) -> Result<(), ConfigError> {
+    // The error gives the position only: serde_json's own words would quote field names.
+    let parsed: CredentialJson = serde_json::from_str(json).map_err(|error| {
+        bad(
+            "--credential",
+            &format!(
+                "it is not the JSON object that --help shows (line {}, column {})",
+                error.line(),
+                error.column()
+            ),
+        )
+    })?;
+    let url = RepoUrl::parse(&parsed.url)
+        .map_err(|error| bad("--credential", &format!("its url: {error}")))?;
+    if parsed.password.is_some() && parsed.password_file.is_some() {
+        return Err(bad(
+            "--credential",
+            "give password or password-file, not both",
+        ));
+    }
+    let scope = Scope::Below(url.clone());
+    match url {
+        RepoUrl::Ssh(_) => {
+            // Without a key of its own, the one of --ssh-key-file is for it as for any other.
+            if let Some(file) = parsed.ssh_key_file {
+                credentials.add(scope, KeyFile::new(absolute(&file)));
+            }
+        }
+        RepoUrl::Http(_) => Login {
+            username: non_empty(parsed.username),
+            password: non_empty(parsed.password).map(Secret::new),
+            password_file: parsed.password_file.as_deref().map(absolute),
+        }
+        .add_to(credentials, scope),
+        // A path on this machine needs no credentials.
+        RepoUrl::Local(_) => {}
+    }
+    Ok(())
+}
+
+/// The settings that come from the environment alone.
+fn net(absolute: &dyn Fn(&Path) -> PathBuf) -> NetConfig {
+    let proxy = |names: &[&str]| names.iter().copied().find_map(variable).map(Secret::new);
+    NetConfig {
+        proxy: ProxyConfig {
+            https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            // As curl: HTTP_PROXY in capitals could come from a request header of a CGI.
+            http: proxy(&["http_proxy", "all_proxy", "ALL_PROXY"]),
+            no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
+        },
+        ca_file: variable("SSL_CERT_FILE").map(|file| absolute(Path::new(&file))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::base::budget::Budget;
+    use crate::base::error::Stage;
+    use crate::cli::Cli;
+    use crate::config::Config;
+    use crate::credentials::{Proof, Request};
+
+    fn resolve(args: &[&str]) -> Result<Config, String> {
+        let cli = Cli::try_parse_from([&["gvr", "--root", "/v"], args].concat())
+            .map_err(|e| e.to_string())?;
+        Config::resolve(cli.flags).map_err(|e| e.to_string())
+    }
+
+    /// `user:password` for a URL, as the configuration has it.
+    fn login(config: &Config, url: &str) -> Option<String> {
+        let remote = config.targets[0].remote_for(&RepoUrl::parse(url).unwrap());
+        let request = Request {
+            url: &remote.url,
+            stage: Stage::Poll,
+            challenge: None,
+        };
+        let budget = Budget::new(Duration::MAX, Duration::MAX, Arc::default());
+        let credential = remote.credentials.get(&request, &budget).unwrap()?;
+        let Proof::Password { username, password } = credential.proof else {
+            panic!("not a password");
+        };
+        let password = password.as_ref().map_or("", Secret::expose);
+        Some(format!("{}:{password}", username.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_bad_credential_is_refused_without_being_quoted() {
+        for json in [
+            "tok3n",
+            r#"{"url":"https://h","pass":"tok3n"}"#,
+            r#"{"url":"tok3n@://"}"#,
+        ] {
+            let error = resolve(&["--repo", "https://h/r", "--credential", json]).unwrap_err();
+            assert!(
+                error.starts_with("--credential") && !error.contains("tok3n"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_stay_with_their_host() {
+        let credential = r#"{"url":"https://other/team","username":"u","password":"p"}"#;
+        let config =
+            resolve(&["--repo", "https://me:mine@h/r", "--credential", credential]).unwrap();
+        for (url, expected) in [
+            ("https://me:mine@h/r", Some("me:mine")),
+            ("https://h/sub", Some("me:mine")),
+            ("https://h:444/sub", None),
+            ("https://other/team/x", Some("u:p")),
+            ("https://other/teams/x", None),
+        ] {
+            assert_eq!(login(&config, url).as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_url_and_leaves_the_rest_of_it() {
+        let config = resolve(&["--repo", "https://me:mine@h/r", "--username", "you"]).unwrap();
+        for url in ["https://me:mine@h/r", "https://h/sub"] {
+            assert_eq!(login(&config, url).as_deref(), Some("you:mine"), "{url}");
+        }
+    }
+}
