@@ -20,6 +20,8 @@
 //! | [`supervisor`] | one loop per target: period, jitter, backoff, when to give up |
 //! | [`sync`](mod@sync) | what to do about a tip, and one cycle that does it |
 //! | [`remote`] | the git protocol over HTTP, SSH and local paths: a tip, a pack |
+//! | [`credentials`] | passwords, tokens, SSH keys: their sources, and who may get them |
+//! | [`net`] | sockets, TLS, proxies, HTTP; nothing of git |
 //! | [`store`] | the bare object store: receive, heal, shrink |
 //! | [`tree`] | a commit becomes files |
 //! | `pack` | objects as packs hold them, for `store`, `tree` and local remotes |

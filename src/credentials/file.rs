@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, SyncError};
 
-use super::{Credential, Proof, Request, Source, read, url};
+use super::source::{Credential, Proof, Request, Source};
+use super::{read, url};
 
 /// A password file and the user name that goes with it.
 #[derive(Debug)]

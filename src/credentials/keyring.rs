@@ -8,8 +8,9 @@ use crate::base::budget::Budget;
 use crate::base::error::SyncError;
 use crate::base::repo_url::RepoUrl;
 
-use super::scope::Fit;
-use super::{Credential, Request, Scope, Source, UserInformation};
+use super::scope::{Fit, Scope};
+use super::source::{Credential, Request, Source};
+use super::url::UserInformation;
 
 /// How long before its expiry a credential is not used any more, because an operation that begins
 /// with it may take a while and clocks differ.

@@ -5,7 +5,8 @@ use crate::base::budget::Budget;
 use crate::base::error::SyncError;
 use crate::base::secret::Secret;
 
-use super::{Credential, Proof, Request, Source, url};
+use super::source::{Credential, Proof, Request, Source};
+use super::url;
 
 /// A fixed user name, password, or both. What is missing is taken from the URL.
 #[derive(Debug)]

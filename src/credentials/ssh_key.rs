@@ -13,7 +13,8 @@ use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::files;
 
-use super::{Credential, Proof, Request, Source, read};
+use super::read;
+use super::source::{Credential, Proof, Request, Source};
 
 /// A key file and what it held when it was last read.
 #[derive(Debug)]

@@ -5,28 +5,34 @@ use crate::base::error::SyncError;
 use crate::base::repo_url::RepoUrl;
 use crate::base::secret::Secret;
 
-use super::{Credential, Password, Request, Source};
+use super::source::{Credential, Proof, Request, Source};
 
-/// What the URL of `--repo` holds, for URLs of its host that hold nothing themselves.
+/// The user name and password that stand in a URL.
 #[derive(Debug)]
-pub struct UserInformation(Password);
+pub struct UserInformation {
+    username: Option<String>,
+    password: Option<Secret>,
+}
 
 impl UserInformation {
     /// Takes what stands in the URL; None if there is nothing.
     pub fn of(url: &RepoUrl) -> Option<Self> {
         let (username, password) = (username(url), password(url));
         let given = username.is_some() || password.is_some();
-        given.then(|| Self(Password::new(username, password)))
+        given.then_some(Self { username, password })
     }
 }
 
 impl Source for UserInformation {
     fn get(
         &mut self,
-        request: &Request<'_>,
-        budget: &Budget,
+        _request: &Request<'_>,
+        _budget: &Budget,
     ) -> Result<Option<Credential>, SyncError> {
-        self.0.get(request, budget)
+        Ok(Some(Credential::lasting(Proof::Password {
+            username: self.username.clone(),
+            password: self.password.clone(),
+        })))
     }
 }
 

@@ -5,21 +5,12 @@
 //!
 //! This room does not know git, credentials or retries, and it listens on nothing.
 
+mod config;
 pub mod dial;
 pub mod http;
 mod proxy;
 mod tls;
 mod wait;
 
-use std::path::PathBuf;
-
+pub use config::NetConfig;
 pub use proxy::ProxyConfig;
-
-/// How this process reaches other machines, whatever it wants from them.
-#[derive(Clone, Debug, Default)]
-pub struct NetConfig {
-    /// Proxies, from the usual variables.
-    pub proxy: ProxyConfig,
-    /// PEM bundle that replaces the system's certificate authorities (`SSL_CERT_FILE`).
-    pub ca_file: Option<PathBuf>,
-}

@@ -13,8 +13,9 @@ use url::Url;
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::secret::Secret;
+use crate::net::config::NetConfig;
 use crate::net::proxy::proxy_for;
-use crate::net::{NetConfig, tls};
+use crate::net::tls;
 
 use super::failure::{Failure, Peer};
 use super::message::{Body, BoundHeader, Redirects, Request, Response};
