@@ -1,6 +1,7 @@
 //! Smart HTTP against the real `git http-backend`, well and badly behaved.
 
 mod access;
+mod client;
 mod faults;
 mod fetch;
 mod poll;
