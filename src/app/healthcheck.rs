@@ -9,20 +9,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::base::text::printable;
+use crate::cli::Probe;
 use crate::serve::bind::Bind;
 
 /// What of an answer is looked at, in bytes.
 const MAX_ANSWER: usize = 4096;
-
-/// Which probe to ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Probe {
-    /// Is the sync loop running?
-    Livez,
-    /// Do readers have a tree that is fresh enough?
-    #[default]
-    Readyz,
-}
 
 /// Why a probe failed.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ pub mod files;
 pub mod heartbeat;
 pub mod repo_url;
 pub mod secret;
+pub mod signal;
 pub mod text;
 pub mod transfer;
 pub mod wake;

@@ -5,6 +5,7 @@ use super::decide::comparable;
 use super::trees::{KnownTree, Trees};
 use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
+use crate::config::PublishOn;
 use crate::notify::event::Shortcomings;
 use crate::tree::{self, BuildRequest, Built};
 use crate::volume::{Observed, Sealed};
@@ -18,13 +19,7 @@ pub(super) fn is_relevant(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<bool, SyncError> {
-    let settings = context.settings;
-    let Some(watched) = settings
-        .tree
-        .sparse
-        .as_ref()
-        .filter(|_| settings.publish_on_paths)
-    else {
+    let PublishOn::Paths(watched) = &context.settings.publish_on else {
         return Ok(true);
     };
     let candidates = trees.candidates();

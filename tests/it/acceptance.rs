@@ -74,7 +74,7 @@ impl Life {
     fn begin(upstream: &Upstream, root: &Root, acceptor: &Strict) -> Self {
         let root = root.path().to_str().unwrap();
         let cli = Cli::try_parse_from(["gvr", "--repo", &upstream.url(), "--root", root]).unwrap();
-        let mut config = Config::resolve(cli.flags).unwrap();
+        let mut config = Config::resolve(&cli.flags).unwrap();
         let settings = Arc::new(config.targets.remove(0));
         let acceptors: Vec<Box<dyn Acceptor>> = vec![Box::new(acceptor.clone())];
         let syncer = Syncer::new(settings.clone(), acceptors).unwrap();

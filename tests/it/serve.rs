@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use git_volume_reloader::app::healthcheck::{self, Probe, Unhealthy};
+use git_volume_reloader::app::healthcheck::{self, Unhealthy};
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::base::heartbeat::Heartbeat;
 use git_volume_reloader::base::wake::{Wake, Woken};
+use git_volume_reloader::cli::Probe;
 use git_volume_reloader::notify::event::{
     AfterFailure, Failure, Outcome, Pruned, Published, PublishedTree, ShownCommit, Work,
 };
