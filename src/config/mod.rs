@@ -23,7 +23,8 @@ pub use error::ConfigError;
 pub use log::LogConfig;
 pub use schedule::ScheduleConfig;
 pub use serve::ServeConfig;
-pub use target::{PublishOn, Target};
+pub use target::Target;
+pub use tree::PublishOn;
 
 use error::bad;
 

@@ -7,12 +7,13 @@ use super::error::ConfigError;
 use super::network::Network;
 use super::paths::WorkingDirectory;
 use super::schedule::{ScheduleConfig, schedule};
+use super::tree::PublishOn;
 use super::{auth, git, notify, tree, volume};
 use crate::base::repo_url::RepoUrl;
 use crate::cli::Flags;
 use crate::notify::files::FileSettings;
 use crate::remote::{Auth, RefName, RemoteConfig};
-use crate::tree::{Sparse, TreeOptions};
+use crate::tree::TreeOptions;
 use crate::volume::Layout;
 
 /// A repository, a ref and a link: what one sync cycle works on.
@@ -44,16 +45,6 @@ pub struct Target {
     pub max_staleness: Option<Duration>,
     /// The files that tell other programs what happened.
     pub files: FileSettings,
-}
-
-/// Which new commits are published. "Paths" without patterns cannot be expressed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum PublishOn {
-    /// Every new commit.
-    #[default]
-    Commit,
-    /// Only a commit that changes something that these patterns, those of the tree, select.
-    Paths(Sparse),
 }
 
 /// Takes all flags that describe the target.

@@ -5,13 +5,22 @@ use std::path::{Component, Path};
 use super::error::{ConfigError, bad};
 use super::git;
 use super::paths::WorkingDirectory;
-use super::target::PublishOn;
 use crate::base::files;
 use crate::cli::{self, Flags, TreeFlags};
 use crate::tree::{Share, Sparse, TreeOptions};
 
 /// The largest file of sparse-checkout patterns that is read, in bytes.
 const MAX_PATTERNS: u64 = 1 << 20;
+
+/// Which new commits are published. "Paths" without patterns cannot be expressed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PublishOn {
+    /// Every new commit.
+    #[default]
+    Commit,
+    /// Only a commit that changes something that these patterns, those of the tree, select.
+    Paths(Sparse),
+}
 
 /// What to write, and how.
 pub(super) fn options(flags: &Flags, from: &WorkingDirectory) -> Result<TreeOptions, ConfigError> {
