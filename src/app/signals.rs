@@ -1,4 +1,4 @@
-//! Signals: SIGTERM and SIGINT end the process, one chosen signal asks for a poll.
+//! Signals: SIGTERM and SIGINT end the process, one chosen signal triggers a poll.
 //!
 //! This module does not reap children.
 
@@ -14,8 +14,8 @@ use crate::base::wake::Wake;
 
 /// Routes SIGTERM and SIGINT to [`Wake::shutdown`], and `sync_on` to [`Wake::nudge`], of each wake.
 ///
-/// Handlers are needed even where the default action would do: the kernel ignores the default
-/// action for PID 1 (signal(7), pid_namespaces(7)). Every other signal keeps its disposition.
+/// The default action of SIGTERM and SIGINT is not enough, because the kernel does not apply it to
+/// PID 1 (signal(7), pid_namespaces(7)). Every other signal keeps its disposition.
 ///
 /// The returned thread handles them and never ends by itself.
 ///

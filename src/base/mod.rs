@@ -1,4 +1,4 @@
-//! The vocabulary of every other room: commits, errors, budgets, secrets, text.
+//! The types that every room uses: commits, errors, budgets, secrets, text.
 //!
 //! Nothing here imports another room.
 

@@ -1,4 +1,4 @@
-//! Values that cannot be printed, and their removal from text that somebody else wrote.
+//! Values that cannot be printed, and their removal from text from outside.
 //!
 //! A [`Secret`] prints as `***`. A remote may still send one back, for example in an error page
 //! that quotes the request. [`redact`] therefore removes every secret that this process uses from
@@ -22,8 +22,8 @@ const SHORTEST: usize = 6;
 /// How many forms of secrets are remembered. Rotated secrets push out the oldest.
 const REMEMBERED: usize = 256;
 
-/// A password, a token or a key. Neither Debug nor Display shows it; [`Secret::expose`] is the only
-/// way to its value.
+/// A password, a token or a key. Debug and Display print `***`; only [`Secret::expose`] gives the
+/// value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -34,7 +34,7 @@ static IN_USE: Mutex<Forms> = Mutex::new(Forms(Vec::new()));
 struct Forms(Vec<String>);
 
 impl Secret {
-    /// Wraps a value of the operator's, and removes it from text from outside from now on.
+    /// Wraps a value of the operator. From now on, [`redact`] removes it from text from outside.
     pub fn new(value: impl Into<String>) -> Self {
         let value = value.into();
         in_use().remember(&value);
