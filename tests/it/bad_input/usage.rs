@@ -20,6 +20,11 @@ fn assert_value_refused(flag: &str, value: &str) {
 }
 
 #[test]
+fn a_bare_command_names_the_first_flag_that_is_required() {
+    Launch::bare().run().assert_failed(&[2], &["--repo"]);
+}
+
+#[test]
 fn a_repository_is_required() {
     assert_refused("repo", |launch| launch.without("repo"));
     assert_value_refused("repo", "");
@@ -65,6 +70,11 @@ fn a_malformed_ref_is_refused() {
 fn a_period_that_is_no_duration_is_refused() {
     assert_value_refused("period", "soon");
     assert_value_refused("period", "-1s");
+}
+
+#[test]
+fn a_duration_without_a_unit_is_refused() {
+    assert_value_refused("period", "10");
 }
 
 #[test]
