@@ -83,7 +83,8 @@ pub enum Remedy {
     Retry,
     /// Ask the remote for the ref again at once: it moved between the poll and the fetch.
     PollAgain,
-    /// Delete the pre-linked spare tree and try again at once; open the volume anew next time.
+    /// Delete the pre-linked spare tree and try again at once. If that fails, open the volume again in the next
+    /// cycle.
     MakeRoom,
     /// Delete the object store and fetch it again at once.
     RebuildStore,
