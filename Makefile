@@ -1,4 +1,4 @@
-# Everything a person or a CI job does here. `make help` lists it.
+# The commands for people and CI jobs. `make help` lists them.
 
 REPO ?= $(CURDIR)
 REF ?= HEAD
@@ -7,7 +7,7 @@ IMAGE ?= git-volume-reloader:0.1.0
 UPDATES ?= 200
 FUZZ_SECONDS ?= 60
 TARGETS ?= $(sort $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
-# The container engine: the first of these that is installed, unless ENGINE= says otherwise.
+# The container engine: ENGINE=, or else the first of these that is installed.
 ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(if $(shell command -v $(engine)),$(engine))))
 
 TARGET := $(shell uname -m)-unknown-linux-gnu
@@ -17,10 +17,10 @@ BINARY := target/debug/git-volume-reloader
 .DEFAULT_GOAL := help
 .PHONY: help setup run test k8s-check lint audit bench fuzz soak reliability release image image-check
 
-help: ## This list
+help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: ## Install what building and testing need (apt-get, where that is possible)
+setup: ## Install the packages for building and testing (with apt-get), or list them
 	@scripts/setup test
 
 run: ## Sync a repository once and show the result: REPO= REF= ROOT=
@@ -28,7 +28,7 @@ run: ## Sync a repository once and show the result: REPO= REF= ROOT=
 	cargo build --locked --quiet
 	@scripts/demo "$(BINARY)" "$(REPO)" "$(REF)" "$(ROOT)"
 
-test: ## All tests, and the manifests against the Kubernetes schemas
+test: ## Run all tests, and check the manifests against the Kubernetes schemas
 	@scripts/setup test
 	cargo test --locked
 	@$(MAKE) --no-print-directory k8s-check
@@ -37,7 +37,7 @@ k8s-check: ## Render every kustomization and check it
 	@scripts/k8s-tools
 	@target/k8s-tools/venv/bin/python scripts/check-manifests
 
-lint: ## Formatting, clippy without warnings, shell scripts where shellcheck is installed
+lint: ## Check formatting, clippy warnings, licences and shell scripts
 	@scripts/setup build
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -46,44 +46,44 @@ lint: ## Formatting, clippy without warnings, shell scripts where shellcheck is 
 		head -n 1 "$$script" | grep -q bash || continue; bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then \
 		shellcheck $$(grep -lE '^#!.*bash' scripts/* .ci/run); \
-	else echo "lint: no shellcheck here (apt-get install shellcheck): scripts checked for syntax only"; fi
+	else echo "lint: shellcheck is not installed (apt-get install shellcheck): checked only the syntax of the scripts"; fi
 	@if command -v cargo-deny >/dev/null; then \
 		cargo deny --offline check bans licenses sources; \
-	else echo "lint: no cargo-deny here: licences and bans not checked ('make audit' installs it)"; fi
+	else echo "lint: cargo-deny is not installed ('make audit' installs it): licences and bans not checked"; fi
 
-audit: ## Advisories, licences and bans of all dependencies; installs cargo-deny (takes minutes)
+audit: ## Check advisories, licences and bans of all dependencies; installs cargo-deny (takes minutes)
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check
 
-bench: ## Benchmarks, as ratios to git on the same machine: UPDATES= (200)
+bench: ## Run the benchmarks, as ratios to git on the same machine: UPDATES= (200)
 	@scripts/setup test
 	cargo bench --locked --bench sync -- --updates $(UPDATES)
 
-fuzz: ## Each fuzz target for FUZZ_SECONDS= (60), or TARGETS= only; needs cargo-fuzz and a nightly toolchain
+fuzz: ## Run each fuzz target, or TARGETS=, for FUZZ_SECONDS= (60); installs cargo-fuzz, needs a nightly toolchain
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	@for target in $(TARGETS); do mkdir -p "fuzz/corpus/$$target"; \
 		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; done
 
-soak: ## The long tests: every kill point, 10,000 flips, 50,000 polls (an hour or so)
+soak: ## Run the long tests: every kill point, 10,000 flips, 50,000 polls (about an hour)
 	@scripts/setup test
 	GVR_TEST_SOAK=1 cargo test --locked --test it -- --nocapture --test-threads 1 \
 		kill_points:: contract::no_reader soak:: faults::http::a_stale features::large
 
-reliability: ## Write the table of docs/reliability.md anew, from the tests that prove it
+reliability: ## Generate the tables of docs/reliability.md from the tests
 	GVR_TEST_UPDATE_DOCS=1 cargo test --locked --test it -- reliability::
 
-release: ## The static binary, as the image holds it
+release: ## Build the static binary of the image
 	@scripts/setup build
 	GVR_COMMIT=$(COMMIT) RUSTFLAGS="-C target-feature=+crt-static" \
 		cargo build --locked --release --bin git-volume-reloader --target $(TARGET)
 
 image: ## Build the container image: IMAGE= ENGINE=docker|podman|buildah
 	@if [ -z "$(ENGINE)" ]; then \
-		echo "image: needs docker, podman or buildah; 'make image-check' checks the contents without" >&2; exit 1; fi
+		echo "image: needs docker, podman or buildah; 'make image-check' checks the contents without them" >&2; exit 1; fi
 	@if [ "$(ENGINE)" = docker ] && ! docker info >/dev/null 2>&1; then \
-		echo "image: docker's daemon does not answer; try ENGINE=podman or ENGINE=buildah, or 'make image-check'" >&2; exit 1; fi
+		echo "image: the docker daemon does not answer; try ENGINE=podman or ENGINE=buildah, or 'make image-check'" >&2; exit 1; fi
 	$(ENGINE) build --build-arg GVR_COMMIT=$(COMMIT) -t $(IMAGE) .
 
-image-check: ## Size, static linking and a sync in a chroot laid out like the image (root)
+image-check: ## Check size, static linking and a sync in a chroot with the files of the image; needs root
 	@scripts/image-check

@@ -1,7 +1,8 @@
 //! Names the commit that the binary is built from, for `--version` and `gvr_build_info`.
 //!
-//! `GVR_COMMIT` wins (an image build has no `.git`); else git is asked; else it is "unknown".
-#![allow(clippy::disallowed_methods)] // A build script has nothing but the environment.
+//! `GVR_COMMIT` takes precedence, because an image build has no `.git`; then `git rev-parse`; if both
+//! are missing, the commit is "unknown".
+#![allow(clippy::disallowed_methods)] // Cargo passes settings to a build script by the environment.
 
 use std::process::Command;
 

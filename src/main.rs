@@ -24,15 +24,16 @@ fn main() -> ExitCode {
     {
         return match healthcheck::run(http_bind, probe, timeout) {
             Ok(()) => ExitCode::SUCCESS,
-            // A probe's last words are not those of the container that it runs in.
+            // Standard error only: the termination message belongs to the main process of the
+            // container that the probe runs in.
             Err(error) => {
                 app::complain(&error.to_string());
                 ExitCode::FAILURE
             }
         };
     }
-    let resolved = LogConfig::resolve(&cli.flags)
-        .and_then(|log| Config::resolve(cli.flags).map(|config| (log, config)));
+    let resolved = LogConfig::resolve(&cli.flags.log)
+        .and_then(|log| Config::resolve(&cli.flags).map(|config| (log, config)));
     match resolved {
         Ok((log, config)) => {
             logging::install(log);

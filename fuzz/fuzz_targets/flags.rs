@@ -15,11 +15,11 @@ fuzz_target!(|bytes: &[u8]| {
     match Cli::try_parse_from(command.into_iter().chain(words)) {
         Ok(mut cli) => {
             // Would read whatever file the fuzzer thinks of.
-            cli.flags.sparse_checkout_file = None;
-            if let Err(error) = LogConfig::resolve(&cli.flags) {
+            cli.flags.tree.sparse_checkout_file = None;
+            if let Err(error) = LogConfig::resolve(&cli.flags.log) {
                 assert!(!error.to_string().is_empty());
             }
-            if let Err(error) = Config::resolve(cli.flags) {
+            if let Err(error) = Config::resolve(&cli.flags) {
                 assert!(!error.to_string().is_empty());
             }
         }

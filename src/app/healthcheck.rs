@@ -1,7 +1,7 @@
-//! The `healthcheck` subcommand: asks a running instance how it is, for exec probes in an image
-//! that has no shell and no curl.
+//! The `healthcheck` subcommand: asks a running instance for its health. It is for exec probes,
+//! because the image has no shell and no curl.
 //!
-//! This module follows no redirects and keeps no connection: one request, one status line.
+//! This module sends one request and reads one answer; it follows no redirects.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -9,36 +9,28 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::base::text::printable;
+use crate::cli::Probe;
 use crate::serve::bind::Bind;
 
-/// What of an answer is looked at, in bytes.
+/// How many bytes of an answer are read.
 const MAX_ANSWER: usize = 4096;
-
-/// Which probe to ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Probe {
-    /// Is the sync loop running?
-    Livez,
-    /// Do readers have a tree that is fresh enough?
-    #[default]
-    Readyz,
-}
 
 /// Why a probe failed.
 #[derive(Debug)]
 pub enum Unhealthy {
-    /// Nobody answered, or not in time.
+    /// The connection failed, or no answer came in time.
     Unreachable(SocketAddr, io::Error),
-    /// The answer was not 200: the status, and what the server says to it.
+    /// The answer was not 200: the status, and the first line of the body.
     Answered(u16, String),
-    /// The answer was not HTTP: something else listens there.
+    /// The answer was not HTTP.
     Stranger(SocketAddr),
 }
 
-/// Asks the instance that serves on `bind` in this network namespace, within `timeout` in total.
+/// Asks the instance that serves on `bind` in this network namespace. `timeout` is the deadline of the
+/// whole call.
 ///
 /// # Errors
-/// When the answer is anything but 200.
+/// When the answer is not 200.
 pub fn run(bind: Bind, probe: Probe, timeout: Duration) -> Result<(), Unhealthy> {
     let deadline = Instant::now() + timeout;
     let mut outcome = Ok(());
@@ -68,7 +60,7 @@ fn ask(address: SocketAddr, probe: Probe, deadline: Instant) -> io::Result<Vec<u
             Ok(0) => break,
             Ok(read) => answer.extend_from_slice(&chunk[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What a read timeout is called differs between systems (read(2), SO_RCVTIMEO).
+            // The error of a read timeout (SO_RCVTIMEO, socket(7)).
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
             Err(error) => return Err(error),
         }
@@ -92,7 +84,7 @@ fn judge(address: SocketAddr, answer: &[u8]) -> Result<(), Unhealthy> {
     Err(Unhealthy::Answered(code, printable(line)))
 }
 
-/// What is left: never zero, which would mean no timeout at all.
+/// The time until the deadline; never zero, which would mean no timeout.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -102,7 +94,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+    io::Error::new(io::ErrorKind::TimedOut, "no answer within the timeout")
 }
 
 impl fmt::Display for Unhealthy {
@@ -110,7 +102,7 @@ impl fmt::Display for Unhealthy {
         match self {
             Self::Unreachable(address, error) => write!(f, "cannot reach {address}: {error}"),
             Self::Answered(code, line) => write!(f, "{line} (HTTP {code})"),
-            Self::Stranger(address) => write!(f, "what answers on {address} is not HTTP"),
+            Self::Stranger(address) => write!(f, "the answer from {address} is not HTTP"),
         }
     }
 }

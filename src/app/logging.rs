@@ -1,6 +1,6 @@
-//! Log lines on standard error: one subscriber, text or JSON.
+//! Writes log lines to standard error, as text or JSON.
 //!
-//! What is logged, and at which level, is up to those who log.
+//! This module does not decide what is logged.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::prelude::*;
 use crate::cli::LogFormat;
 use crate::config::LogConfig;
 
-/// Installs the subscriber; once per process.
+/// Installs the subscriber of the process; call it once.
 pub fn install(config: LogConfig) {
     let registry = tracing_subscriber::registry().with(config.filter);
     match config.format {

@@ -24,13 +24,13 @@ use crate::base::error::SyncError;
 use crate::base::heartbeat::{GRACE, Heartbeat};
 use crate::base::text::printable;
 use crate::base::wake::Wake;
-use crate::config::{Config, Target};
+use crate::config::Config;
 use crate::notify::files::Files;
 use crate::notify::{Deferred, Log, Observers};
 use crate::observe::metrics::{self, Families};
 use crate::observe::status::{Identity, TargetStatus};
 use crate::serve::{self, Served, Shared};
-use crate::target::{Ended, Follower, Syncer};
+use crate::target::{Ended, Follower, Syncer, Target};
 
 /// How long a shutdown waits for the running cycles; then the process ends all the same.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1500);

@@ -1,15 +1,15 @@
-//! How long an operation may take in total and per step, and whether to go on at all.
+//! How long an operation may take in total and per step, and whether it must stop.
 //!
-//! A budget is asked; it interrupts nothing by itself. Whoever blocks (a read, a lock, a wait)
-//! bounds that by [`Budget::step`] and asks again. Work that can wait also asks
-//! [`Budget::gives_way`], where it can be left and taken up again.
+//! A budget interrupts nothing by itself. Code that blocks (a read, a lock, a wait) limits each call to
+//! [`Budget::step`] and checks again after it. Work that can be continued later also checks
+//! [`Budget::gives_way`] at the points where it can stop.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The time that is left for one operation, shared by all who work on it.
+/// The time that is left for one operation. Clones share the deadline and the cancellation.
 #[derive(Clone, Debug)]
 pub struct Budget {
     deadline: Instant,
@@ -18,7 +18,7 @@ pub struct Budget {
     urgent: Option<Urgent>,
 }
 
-/// What has precedence over work that can wait.
+/// What takes precedence over work that can be continued later.
 #[derive(Clone, Debug)]
 struct Urgent {
     due: Instant,
@@ -35,8 +35,8 @@ pub enum Interrupted {
 }
 
 impl Budget {
-    /// A budget of `total` from now on; no single step without progress may take longer than
-    /// `stall`. Setting `cancelled` ends it at once.
+    /// A budget that ends after `total`. One step without progress may take at most `stall`. Setting
+    /// `cancelled` ends it at once.
     pub fn new(total: Duration, stall: Duration, cancelled: Arc<AtomicBool>) -> Self {
         let now = Instant::now();
         let deadline = now
@@ -50,7 +50,7 @@ impl Budget {
         }
     }
 
-    /// The same for work that can wait: something else is due at an instant, or as soon as `asked`
+    /// The same budget for work that can be continued later: it should stop at `due`, or when `asked`
     /// is set.
     #[must_use]
     pub fn giving_way(self, due: Instant, asked: Arc<AtomicBool>) -> Self {
@@ -58,29 +58,29 @@ impl Budget {
         Self { urgent, ..self }
     }
 
-    /// Whether to stop at the next good place, having got somewhere: something else is due.
+    /// Whether the work should stop at the next point where it can be continued later.
     pub fn gives_way(&self) -> bool {
         self.urgent.as_ref().is_some_and(|urgent| {
             urgent.asked.load(Ordering::Relaxed) || Instant::now() >= urgent.due
         })
     }
 
-    /// The instant at which the total is used up.
+    /// The instant at which the total time is used up.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// The flag that ends the budget, for those who poll it in their own way.
+    /// The flag that cancels the budget, for code that checks it in its own way.
     pub fn cancelled(&self) -> &Arc<AtomicBool> {
         &self.cancelled
     }
 
-    /// Fails once the total is used up or the budget was cancelled.
+    /// Fails if the total time is used up or the budget is cancelled.
     pub fn check(&self) -> Result<(), Interrupted> {
         self.remaining().map(drop)
     }
 
-    /// What is left of the total: never zero.
+    /// The rest of the total time; never zero.
     pub fn remaining(&self) -> Result<Duration, Interrupted> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Interrupted::Cancelled);
@@ -92,7 +92,8 @@ impl Budget {
         Ok(left)
     }
 
-    /// How long the next blocking call may wait for progress: the stall limit, or what is left.
+    /// How long the next blocking call may wait for progress: the stall limit, or the rest of the
+    /// total time if that is shorter.
     pub fn step(&self) -> Result<Duration, Interrupted> {
         self.remaining().map(|left| left.min(self.stall))
     }

@@ -1,6 +1,6 @@
-//! Names of git objects as the project passes them around.
+//! The id of a commit.
 //!
-//! This module does not read objects: an id says nothing about whether any store holds it.
+//! This module does not read objects: a store may or may not hold the commit.
 
 use std::fmt;
 use std::str::FromStr;

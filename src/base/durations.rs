@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_cut_to_what_people_read() {
+    fn durations_are_cut_to_milliseconds_and_to_tenths() {
         let duration = Duration::from_micros(90_123_456);
         assert_eq!(shown(duration).to_string(), "1m 30s 123ms");
         assert_eq!(shown_roughly(duration).to_string(), "1m 30s 100ms");

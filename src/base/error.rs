@@ -1,8 +1,8 @@
-//! The one error type of a sync cycle: where it failed, why, and what to do about it.
+//! The error type of a sync cycle: which step failed, why, and what to do about it.
 //!
-//! `Stage` and `Reason` are at once metric labels, log fields and keys of `/status`. Display never
-//! repeats the source: the chain is printed once, at the boundary, by [`SyncError::chain`].
-//! `Remedy` steers what follows an error; labels never do.
+//! `Stage` and `Reason` are metric labels, log fields and values in `/status`. Display does not repeat
+//! the source: [`SyncError::chain`] prints the whole chain, once, at the boundary. `Remedy` decides
+//! what the program does after an error; the labels do not.
 
 use std::error::Error;
 use std::fmt;
@@ -19,50 +19,50 @@ use super::text::printable;
 /// The step of a cycle that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Opening the root and the store, and sweeping what an earlier life left.
+    /// Opening the root and the store, and deleting what a killed process left.
     Start,
     /// Asking the remote for the ref.
     Poll,
-    /// Bringing the commit into the store.
+    /// Fetching the commit into the store.
     Fetch,
-    /// Writing the staged tree.
+    /// Writing the tree in the staging directory.
     Build,
     /// Sealing the revision and flipping the link.
     Publish,
-    /// Telling others: touch file, hooks.
+    /// Touching files and running hooks.
     Notify,
-    /// Removing what nobody reads any more.
+    /// Deleting old trees and compacting the store.
     Prune,
 }
 
-/// The class of a failure: small enough for a metric label, distinct enough for an alert.
+/// The class of a failure. The values are few, for a metric label, and distinct, for an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The remote refused the credentials, or wanted some and had none.
+    /// The remote refused the credentials, or required some and got none.
     Auth,
-    /// Name resolution, connecting, or a connection that broke.
+    /// Name resolution failed, connecting failed, or a connection broke.
     Network,
     /// A deadline passed.
     Timeout,
-    /// The TLS handshake or the server's certificate.
+    /// The TLS handshake failed, or the certificate of the server is not valid.
     Tls,
     /// The SSH server's host key is unknown, changed or revoked.
     Hostkey,
-    /// The repository does not exist there.
+    /// The repository does not exist.
     NotFound,
-    /// The ref does not exist, or its objects are not to be had.
+    /// The ref does not exist, or the remote does not serve its objects.
     RefMissing,
-    /// The server asks to be left alone (429) or is failing (5xx).
+    /// The server limits the rate (429) or is failing (5xx).
     Server,
-    /// The remote answered something that is not the git protocol.
+    /// The answer of the remote is not the git protocol.
     Protocol,
-    /// A limit of ours: size of a pack, a tree, a file count, a depth.
+    /// A limit of this program is exceeded: size of a pack or a tree, number of files, depth.
     Limit,
     /// The repository holds something that must not be written.
     Hostile,
     /// The local disk: full, read-only, no permission, input/output error.
     Disk,
-    /// What the system grants this process: memory, open files.
+    /// The system refuses this process more memory or open files.
     Resources,
     /// The local object store is damaged.
     Store,
@@ -83,7 +83,8 @@ pub enum Remedy {
     Retry,
     /// Ask the remote for the ref again at once: it moved between the poll and the fetch.
     PollAgain,
-    /// Delete the pre-linked spare tree and try again at once; open the volume anew next time.
+    /// Delete the pre-linked spare tree and try again at once. If that fails, open the volume again in the next
+    /// cycle.
     MakeRoom,
     /// Delete the object store and fetch it again at once.
     RebuildStore,
@@ -91,7 +92,7 @@ pub enum Remedy {
     GiveUp,
 }
 
-/// Why a cycle, or a step of it, came to nothing.
+/// Why a cycle, or a step of it, failed.
 #[derive(Debug)]
 pub struct SyncError {
     /// The step that failed.
@@ -100,7 +101,7 @@ pub struct SyncError {
     pub reason: Reason,
     /// What the program does about it. Follows from the reason unless it was set.
     pub remedy: Remedy,
-    /// How long the remote asked us to wait, if it did (RFC 9110, section 10.2.3).
+    /// How long the remote asks to wait, if it does (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
     message: String,
     hint: Option<String>,
@@ -231,7 +232,7 @@ impl SyncError {
         }
     }
 
-    /// The error for work that ran out of time, or was told to stop.
+    /// The error for work that exceeded its deadline or was cancelled.
     pub fn interrupted(stage: Stage, what: &str, cause: Interrupted) -> Self {
         match cause {
             Interrupted::Cancelled => {
@@ -242,12 +243,12 @@ impl SyncError {
                 Reason::Timeout,
                 format!("{what} did not finish within its deadline"),
             )
-            .with_hint("raise --sync-timeout if the remote is merely slow"),
+            .with_hint("raise --sync-timeout if the remote is only slow"),
         }
     }
 
-    /// Adds the cause. One that is the system's refusal of memory or open files decides the reason
-    /// and the hint, whatever was being done: neither the disk nor the remote is to blame.
+    /// Adds the cause. If the cause is that the system refused memory or open files, it sets the reason
+    /// and the hint, because then neither the disk nor the remote is the problem.
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let source = source.into();
         if let Some(hint) = shortage(&*source) {
@@ -265,13 +266,13 @@ impl SyncError {
         self
     }
 
-    /// Sets what the program does about it, where that does not follow from the reason.
+    /// Sets what the program does about the failure, if that does not follow from the reason.
     pub fn with_remedy(mut self, remedy: Remedy) -> Self {
         self.remedy = remedy;
         self
     }
 
-    /// Adds how long the remote asked us to wait.
+    /// Adds how long the remote asks to wait.
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
@@ -288,12 +289,12 @@ impl SyncError {
         self.hint.as_deref()
     }
 
-    /// Whether this is a shutdown and no failure.
+    /// Whether this is a shutdown, which is not a failure.
     pub fn is_cancelled(&self) -> bool {
         self.reason == Reason::Cancelled
     }
 
-    /// The message and its causes on one line, for the one place that prints it.
+    /// The message and its causes on one line.
     pub fn chain(&self) -> String {
         let mut line = self.message.clone();
         let mut cause = self.source();
@@ -318,8 +319,8 @@ impl Error for SyncError {
     }
 }
 
-/// What to do about a cause, or a cause of it, that is a shortage of memory or open files; None if
-/// it is none.
+/// The hint for a cause that is a shortage of memory or open files, or has one as its own cause;
+/// None for other causes.
 pub fn shortage(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     const MEMORY: &str = "out of memory: raise the memory limit of the container";
     const FILES: &str = "too many open files: raise the limit (ulimit -n) of the container";
@@ -331,7 +332,7 @@ pub fn shortage(cause: &(dyn Error + 'static)) -> Option<&'static str> {
                 Some(Errno::MFILE | Errno::NFILE) => return Some(FILES),
                 _ => {}
             }
-            // An error within an I/O error is not what its source() gives.
+            // For an I/O error, source() skips the inner error and gives the cause of that.
             next = match error.get_ref() {
                 Some(inner) => Some(inner),
                 None => error.source(),
@@ -339,7 +340,7 @@ pub fn shortage(cause: &(dyn Error + 'static)) -> Option<&'static str> {
             continue;
         }
         if let Some(error) = error.downcast_ref::<git2::Error>() {
-            // libgit2 tells the system's error only in words (strerror(3)).
+            // libgit2 gives the error of the system only as text (strerror(3)).
             let says = |words| error.class() == ErrorClass::Os && error.message().contains(words);
             if error.class() == ErrorClass::NoMemory || says("Cannot allocate memory") {
                 return Some(MEMORY);
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_is_the_reason_however_deep_it_lies() {
+    fn a_shortage_sets_the_reason_at_any_depth() {
         let io = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
         let git = |class, text| git2::Error::new(git2::ErrorCode::GenericError, class, text);
         let damaged = |cause: Box<dyn Error + Send + Sync>| {

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 
-/// How to open a file that somebody else may have replaced by something that blocks.
+/// How to open a file that may have been replaced by a FIFO or a device, which could block.
 const CAREFUL: OFlags = OFlags::NONBLOCK
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOCTTY);

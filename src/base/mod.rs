@@ -1,4 +1,4 @@
-//! The vocabulary of every other room: commits, errors, budgets, secrets, text.
+//! The types that every room uses: commits, errors, budgets, secrets, text.
 //!
 //! Nothing here imports another room.
 
@@ -10,6 +10,7 @@ pub mod files;
 pub mod heartbeat;
 pub mod repo_url;
 pub mod secret;
+pub mod signal;
 pub mod text;
 pub mod transfer;
 pub mod wake;

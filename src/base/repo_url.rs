@@ -1,8 +1,8 @@
-//! Where a repository is: the URL as typed, taken apart once, and safe to print.
+//! The address of a repository: parsed once, and safe to print.
 //!
-//! Accepted are `http://`, `https://`, `ssh://` (also `git+ssh://`, `ssh+git://`), the scp-like
+//! It accepts `http://`, `https://`, `ssh://` (also `git+ssh://`, `ssh+git://`), the scp-like
 //! `[user@]host:path`, `file://` and plain paths (gitrevisions and `git help clone`, "GIT URLS").
-//! The unauthenticated `git://` is not: nothing protects what it delivers.
+//! `git://` is refused, because it has neither encryption nor authentication.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,12 +12,12 @@ use url::Url;
 
 use crate::base::secret::Secret;
 
-/// A repository's address. Display and Debug never show a password, a query or a fragment.
+/// The address of a repository. Display and Debug never show a password, a query or a fragment.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RepoUrl {
     /// Smart HTTP.
     Http(HttpUrl),
-    /// SSH, from either way of writing it.
+    /// SSH, as a URL or in the scp-like form.
     Ssh(SshUrl),
     /// A repository on this machine: an absolute path, or one relative to the working directory.
     Local(PathBuf),
@@ -28,9 +28,9 @@ pub enum RepoUrl {
 pub struct HttpUrl {
     /// The address without user information and fragment; its query is kept (and never printed).
     pub url: Url,
-    /// The user name that stood in the address.
+    /// The user name in the address.
     pub username: Option<String>,
-    /// The password or token that stood in the address.
+    /// The password or token in the address.
     pub password: Option<Secret>,
 }
 
@@ -43,16 +43,16 @@ pub struct SshUrl {
     pub host: String,
     /// The TCP port; 22 unless given.
     pub port: u16,
-    /// The path as the server gets it.
+    /// The path that is sent to the server.
     pub path: String,
 }
 
-/// Why a text is not a repository's address. Never quotes the text: it may hold a token.
+/// Why a text is not the address of a repository. It never quotes the text, which may hold a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRepoUrl(&'static str);
 
 impl RepoUrl {
-    /// Takes an address apart.
+    /// Parses an address.
     ///
     /// # Errors
     /// When it is empty, names a scheme that is not supported, or lacks a host or a path.
@@ -85,7 +85,7 @@ impl RepoUrl {
         }
     }
 
-    /// Whether the address lies on this machine.
+    /// Whether the repository is on this machine.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
@@ -111,7 +111,7 @@ impl RepoUrl {
             None => None,
             Some(password) => Some(Secret::new(decode(password)?)),
         };
-        // Neither fails on a URL with a host.
+        // Neither call fails for a URL with a host.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_fragment(None);
@@ -127,7 +127,7 @@ impl RepoUrl {
         let host = url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let path = percent_decode(url.path()).ok_or(BadRepoUrl("its path is not UTF-8"))?;
-        // ssh://host/~user/repo is relative to a home directory, as git has it.
+        // As in git, ssh://host/~user/repo is relative to a home directory.
         let path = match path.strip_prefix("/~") {
             Some(_) => path[1..].to_owned(),
             None => path,
@@ -173,7 +173,7 @@ impl RepoUrl {
         }
     }
 
-    /// The rule of `git help clone`: scp-like only if no slash comes before the first colon.
+    /// The rule of `git help clone`: the text is scp-like only if no slash is before the first colon.
     fn scp_or_path(text: &str) -> Result<Self, BadRepoUrl> {
         let (user, rest) = match text.split_once('@') {
             Some((user, rest)) if !user.contains(['/', ':']) => (Some(user), rest),
@@ -185,7 +185,7 @@ impl RepoUrl {
             rest.split_once(':').filter(|(host, _)| !host.contains('/'))
         };
         match split {
-            // A URL that lost its scheme would be shown with its password as the path.
+            // A URL without its scheme would be printed with its password as the path.
             Some((_, path))
                 if user.is_none()
                     && path
@@ -257,7 +257,7 @@ impl fmt::Debug for HttpUrl {
 impl fmt::Display for SshUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ssh://")?;
-        // "user:password@" is not something ssh accepts, but somebody may type it.
+        // ssh does not accept "user:password@", but a user may type it.
         if let Some(user) = &self.user {
             let name = user.split(':').next().unwrap_or_default();
             write!(f, "{}@", crate::base::text::printable(name))?;
@@ -305,7 +305,7 @@ mod tests {
             let url = RepoUrl::parse(text).unwrap();
             assert!(!format!("{url} {url:?}").contains("tok3n"), "{text}");
         }
-        // A URL that lost its scheme is refused without being quoted.
+        // A URL without its scheme is refused and not quoted.
         for text in [
             "https//user:tok3n@host/x",
             "https:/user:tok3n@host/x",
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn a_text_that_is_no_address_is_refused() {
         for text in [
             "",
             " ",

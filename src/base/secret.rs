@@ -1,4 +1,4 @@
-//! Values that cannot be printed, and their removal from text that somebody else wrote.
+//! Values that cannot be printed, and their removal from text from outside.
 //!
 //! A [`Secret`] prints as `***`. A remote may still send one back, for example in an error page
 //! that quotes the request. [`redact`] therefore removes every secret that this process uses from
@@ -22,8 +22,8 @@ const SHORTEST: usize = 6;
 /// How many forms of secrets are remembered. Rotated secrets push out the oldest.
 const REMEMBERED: usize = 256;
 
-/// A password, a token or a key. Neither Debug nor Display shows it; [`Secret::expose`] is the only
-/// way to its value.
+/// A password, a token or a key. Debug and Display print `***`; only [`Secret::expose`] gives the
+/// value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -34,7 +34,7 @@ static IN_USE: Mutex<Forms> = Mutex::new(Forms(Vec::new()));
 struct Forms(Vec<String>);
 
 impl Secret {
-    /// Wraps a value of the operator's, and removes it from text from outside from now on.
+    /// Wraps a value of the operator. From now on, [`redact`] removes it from text from outside.
     pub fn new(value: impl Into<String>) -> Self {
         let value = value.into();
         in_use().remember(&value);
@@ -72,16 +72,16 @@ impl Forms {
     }
 
     fn remember(&mut self, value: &str) {
-        let is_known = self.0.last().is_some_and(|last| last == value);
-        if value.len() < SHORTEST || is_known || is_plain_address(value) {
+        // Every poll wraps the same few secrets again.
+        let recent = self.0.iter().rev().take(REMEMBERED / 4);
+        let is_recent = recent.into_iter().any(|known| known == value);
+        if value.len() < SHORTEST || is_recent || is_plain_address(value) {
             return;
         }
         let mut forms = forms(value);
         self.0.retain(|known| !forms.contains(known));
-        // The value itself comes last, so that remembering it again costs one comparison.
-        forms.retain(|form| form.len() >= SHORTEST && form != value);
+        forms.retain(|form| form.len() >= SHORTEST);
         self.0.append(&mut forms);
-        self.0.push(value.to_owned());
         let excess = self.0.len().saturating_sub(REMEMBERED);
         self.0.drain(..excess);
     }

@@ -2,8 +2,8 @@
 
 use super::secret::redact;
 
-/// The text without secrets of this process and with control characters escaped, so that what a
-/// remote says cannot leak a password, drive a terminal or forge a log line.
+/// The text without secrets of this process and with control characters escaped. Text from a remote
+/// can then neither leak a password, nor send control sequences to a terminal, nor forge a log line.
 pub fn printable(text: &str) -> String {
     escaped(&redact(text))
 }
@@ -24,7 +24,7 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// The printable text, cut after so many characters: remotes and repositories set no limit.
+/// The printable text, cut after `characters`, because remotes and repositories set no limit.
 pub fn excerpt(text: &str, characters: usize) -> String {
     // Before the cut, which could leave a part of a secret.
     let text = redact(text);
@@ -34,7 +34,7 @@ pub fn excerpt(text: &str, characters: usize) -> String {
     }
 }
 
-/// Control characters, and the marks that reverse the direction of a line.
+/// Control characters, line separators, and the marks that change the direction of text.
 fn unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

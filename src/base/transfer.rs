@@ -1,4 +1,4 @@
-//! What passes from a remote to the store: a ref, and a pack with what belongs to it.
+//! The types that pass from a remote to the store: a ref, and a pack with its shallow boundary.
 
 use super::commit::Commit;
 use super::error::SyncError;
@@ -8,13 +8,13 @@ use super::error::SyncError;
 pub struct Advertised {
     /// The full name: `refs/heads/main` also when `HEAD` was asked for and is symbolic.
     pub name: String,
-    /// What the ref holds: a commit, or an annotated tag. This is what a fetch must want.
+    /// The object that the ref holds: a commit, or an annotated tag. A fetch must ask for this one.
     pub object: Commit,
-    /// The commit it stands for: the tag peeled.
+    /// The commit that the object leads to, after peeling tags.
     pub commit: Commit,
 }
 
-/// What a fetch brought, besides the pack.
+/// The result of a fetch, besides the pack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
     /// Bytes of pack data received.
@@ -30,9 +30,9 @@ pub trait PackSink {
     /// Takes the next bytes of the pack.
     ///
     /// # Errors
-    /// When the pack is damaged or too large, or the disk does not take it.
+    /// When the pack is damaged or too large, or the disk refuses it.
     fn write(&mut self, chunk: &[u8]) -> Result<(), SyncError>;
 
-    /// A line that the remote wants its user to see (sideband 2), raw.
+    /// A line for the user of the remote (sideband 2), not made printable.
     fn progress(&mut self, _line: &[u8]) {}
 }

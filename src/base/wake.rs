@@ -1,6 +1,6 @@
 //! Ends a wait early: a nudge to poll now, or a shutdown.
 //!
-//! This module does not decide what a nudge leads to.
+//! This module does not know what a nudge causes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Wakes the loop that waits for its next poll.
 #[derive(Debug, Default)]
 pub struct Wake {
-    /// Held while a flag is set, so that whoever is about to wait does not miss it.
+    /// Held while a flag is set, so that a thread that is about to wait does not miss it.
     setting: Mutex<()>,
     changed: Condvar,
     nudged: Arc<AtomicBool>,
@@ -19,21 +19,21 @@ pub struct Wake {
 /// Why [`Wake::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// The time is over.
+    /// The time has passed.
     Timeout,
-    /// Somebody asks for a poll now.
+    /// A poll is requested now.
     Nudged,
-    /// The process is to end.
+    /// The process must end.
     Shutdown,
 }
 
 impl Wake {
-    /// A wake that nobody has nudged yet.
+    /// A wake without a nudge.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Ends the present wait, or else the next one. Nudges that nobody has waited for yet are one.
+    /// Ends the current wait, or else the next one. Several nudges before a wait count as one.
     pub fn nudge(&self) {
         self.set(&self.nudged);
     }
@@ -43,7 +43,7 @@ impl Wake {
         self.set(&self.cancelled);
     }
 
-    /// Whether the process is to end.
+    /// Whether the process must end.
     pub fn is_shutdown(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
@@ -53,7 +53,7 @@ impl Wake {
         self.cancelled.clone()
     }
 
-    /// The flag that a nudge sets until somebody waits, for work that is to give way to it.
+    /// The flag that is set from a nudge until the next wait, for work that gives way to a poll.
     pub fn nudged(&self) -> Arc<AtomicBool> {
         self.nudged.clone()
     }
@@ -62,7 +62,7 @@ impl Wake {
     ///
     /// A shutdown wins over a nudge: after it, every wait returns [`Woken::Shutdown`] at once.
     pub fn wait(&self, timeout: Duration) -> Woken {
-        // A deadline that the clock cannot express is no deadline.
+        // If the clock cannot express the deadline, there is none.
         let deadline = Instant::now().checked_add(timeout);
         let mut setting = self.lock();
         loop {
@@ -98,7 +98,7 @@ impl Wake {
         self.changed.notify_all();
     }
 
-    /// It guards no data, so a poisoned lock is as good as a sound one.
+    /// The lock guards no data, so poisoning does not matter.
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.setting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +111,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn nudges_that_nobody_waited_for_are_one() {
+    fn nudges_before_a_wait_count_as_one() {
         let wake = Wake::new();
         let nudged = wake.nudged();
         assert!(!nudged.load(Ordering::Relaxed));

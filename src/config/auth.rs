@@ -3,18 +3,19 @@
 //!
 //! No file is read here: sources read theirs when they are asked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::environment::{non_empty, variable};
+use super::error::{ConfigError, bad};
+use super::network;
+use super::paths::WorkingDirectory;
 use crate::base::repo_url::{HttpUrl, RepoUrl};
 use crate::base::secret::Secret;
-use crate::cli::Flags;
+use crate::cli::AuthFlags;
 use crate::credentials::{KeyFile, Keyring, Password, PasswordFile, Scope, UserInformation};
-use crate::net::{NetConfig, ProxyConfig};
 use crate::remote::{RemoteConfig, SshHosts};
-
-use super::{ConfigError, bad, non_empty, variable};
 
 /// `--credential`, with git-sync's field names.
 #[derive(Deserialize)]
@@ -36,19 +37,22 @@ struct Login {
 
 /// How to reach the repository at `url`, and the others that it refers to.
 pub(super) fn remote(
-    flags: &Flags,
+    flags: &AuthFlags,
     url: RepoUrl,
-    absolute: &dyn Fn(&Path) -> PathBuf,
+    from: &WorkingDirectory,
 ) -> Result<RemoteConfig, ConfigError> {
     let login = Login {
         username: non_empty(flags.username.clone()),
         password: variable("GVR_PASSWORD").map(Secret::new),
-        password_file: flags.password_file.as_deref().map(absolute),
+        password_file: flags
+            .password_file
+            .as_deref()
+            .map(|file| from.absolute(file)),
     };
     if login.password.is_some() && login.password_file.is_some() {
         return Err(bad(
             "--password-file",
-            "GVR_PASSWORD is set as well: give one of them",
+            "the variable GVR_PASSWORD is set, too: set only one of them",
         ));
     }
     let mut credentials = Keyring::default();
@@ -61,19 +65,19 @@ pub(super) fn remote(
             credentials.add(Scope::RepositoryUrl(http.clone()), in_url);
         }
     }
-    let ssh_key = absolute(&flags.ssh_key_file);
+    let ssh_key = from.absolute(&flags.ssh_key_file);
     credentials.add(Scope::AnySsh, KeyFile::new(ssh_key));
     for json in &flags.credential {
-        add_credential(json, &mut credentials, absolute)?;
+        add_credential(json, &mut credentials, from)?;
     }
     Ok(RemoteConfig {
         url,
         credentials,
         ssh_hosts: match flags.ssh_known_hosts {
-            true => SshHosts::Known(Some(absolute(&flags.ssh_known_hosts_file))),
+            true => SshHosts::Known(Some(from.absolute(&flags.ssh_known_hosts_file))),
             false => SshHosts::Any,
         },
-        net: net(absolute),
+        net: network::from_environment(from),
     })
 }
 
@@ -102,14 +106,14 @@ impl Login {
 fn add_credential(
     json: &str,
     credentials: &mut Keyring,
-    absolute: &dyn Fn(&Path) -> PathBuf,
+    from: &WorkingDirectory,
 ) -> Result<(), ConfigError> {
     // The error gives the position only: serde_json's own words would quote field names.
     let parsed: CredentialJson = serde_json::from_str(json).map_err(|error| {
         bad(
             "--credential",
             &format!(
-                "it is not the JSON object that --help shows (line {}, column {})",
+                "it is not a JSON object as in the example of --help (line {}, column {})",
                 error.line(),
                 error.column()
             ),
@@ -120,7 +124,7 @@ fn add_credential(
     if parsed.password.is_some() && parsed.password_file.is_some() {
         return Err(bad(
             "--credential",
-            "give password or password-file, not both",
+            "it has both password and password-file: give only one of them",
         ));
     }
     let scope = Scope::Below(url.clone());
@@ -128,33 +132,22 @@ fn add_credential(
         RepoUrl::Ssh(_) => {
             // Without a key of its own, the one of --ssh-key-file is for it as for any other.
             if let Some(file) = parsed.ssh_key_file {
-                credentials.add(scope, KeyFile::new(absolute(&file)));
+                credentials.add(scope, KeyFile::new(from.absolute(&file)));
             }
         }
         RepoUrl::Http(_) => Login {
             username: non_empty(parsed.username),
             password: non_empty(parsed.password).map(Secret::new),
-            password_file: parsed.password_file.as_deref().map(absolute),
+            password_file: parsed
+                .password_file
+                .as_deref()
+                .map(|file| from.absolute(file)),
         }
         .add_to(credentials, scope),
         // A path on this machine needs no credentials.
         RepoUrl::Local(_) => {}
     }
     Ok(())
-}
-
-/// The settings that come from the environment alone.
-fn net(absolute: &dyn Fn(&Path) -> PathBuf) -> NetConfig {
-    let proxy = |names: &[&str]| names.iter().copied().find_map(variable).map(Secret::new);
-    NetConfig {
-        proxy: ProxyConfig {
-            https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-            // As curl: HTTP_PROXY in capitals could come from a request header of a CGI.
-            http: proxy(&["http_proxy", "all_proxy", "ALL_PROXY"]),
-            no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
-        },
-        ca_file: variable("SSL_CERT_FILE").map(|file| absolute(Path::new(&file))),
-    }
 }
 
 #[cfg(test)]
@@ -174,7 +167,7 @@ mod tests {
     fn resolve(args: &[&str]) -> Result<Config, String> {
         let cli = Cli::try_parse_from([&["gvr", "--root", "/v"], args].concat())
             .map_err(|e| e.to_string())?;
-        Config::resolve(cli.flags).map_err(|e| e.to_string())
+        Config::resolve(&cli.flags).map_err(|e| e.to_string())
     }
 
     /// `user:password` for a URL, as the configuration has it.

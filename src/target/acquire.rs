@@ -1,9 +1,9 @@
 //! Fetches commits into the store: the target's own, its tags, and those of its submodules.
 
+use super::settings::Target;
 use crate::base::commit::Commit;
 use crate::base::error::{Remedy, Stage, SyncError};
 use crate::base::text::printable;
-use crate::config::Target;
 use crate::remote::{self, Advertised, FetchRequest, Remote};
 use crate::store::Store;
 use crate::tree::{self, Submodule, SubmoduleMode, TreeOptions};

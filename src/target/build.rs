@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::decide::comparable;
+use super::settings::PublishOn;
 use super::trees::{KnownTree, Trees};
 use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
@@ -18,13 +19,7 @@ pub(super) fn is_relevant(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<bool, SyncError> {
-    let settings = context.settings;
-    let Some(watched) = settings
-        .tree
-        .sparse
-        .as_ref()
-        .filter(|_| settings.publish_on_paths)
-    else {
+    let PublishOn::Paths(watched) = &context.settings.publish_on else {
         return Ok(true);
     };
     let candidates = trees.candidates();

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::settings::Target;
 use crate::base::budget::Budget;
 use crate::base::error::Stage;
-use crate::config::Target;
 use crate::notify::event::{Outcome, Work};
 use crate::notify::{Event, Observers};
 

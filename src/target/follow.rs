@@ -13,11 +13,11 @@ use super::context::Context;
 use super::cycle::{Outcome as Done, Syncer};
 use super::housekeeping::Housekeeping;
 use super::schedule::{self, FollowUp};
+use super::settings::{ScheduleConfig, Target};
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::heartbeat::Heartbeat;
 use crate::base::wake::{Wake, Woken};
-use crate::config::{ScheduleConfig, Target};
 use crate::notify::event::{AfterFailure, Failure, Found, Outcome, Pruned, Rejection};
 use crate::notify::{Event, Observers};
 

@@ -9,11 +9,11 @@ use tracing::{debug, warn};
 use super::Syncer;
 use super::acquire::each_submodule;
 use super::context::Context;
+use super::settings::Target;
 use super::trees::Trees;
 use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Remedy, SyncError};
-use crate::config::Target;
 use crate::store::{self, Borrower};
 use crate::volume::{Moment, Prune};
 

@@ -13,6 +13,7 @@ mod decide;
 pub mod follow;
 mod housekeeping;
 mod schedule;
+mod settings;
 mod spare;
 mod trees;
 
@@ -20,3 +21,4 @@ pub use accept::{Acceptor, Judgement};
 pub use context::Context;
 pub use cycle::{Outcome, Syncer};
 pub use follow::{Ended, Follower};
+pub use settings::{PublishOn, ScheduleConfig, Target};

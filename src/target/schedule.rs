@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::ScheduleConfig;
+use super::settings::ScheduleConfig;
 
 /// The longest wait between two attempts after failures, unless the period is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
-//! What hostile clients cannot do to the port: take it away from a probe, or make the process grow.
+//! Hostile clients of the port can neither delay a probe nor make the process grow.
 //!
-//! The victim is a process of its own, so that its memory, threads and descriptors are its alone.
+//! The server runs in a process of its own, so that the tests can measure its memory, threads and
+//! descriptors.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -16,10 +17,10 @@ use git_volume_reloader::serve::limits::{MAX_BODY, MAX_CONNECTIONS, MAX_HEAD};
 
 use crate::serve::{Service, connect, get, read_answer, wait_until};
 
-/// What the process may grow by, at its peak.
+/// By how many bytes the process may grow at its peak.
 const GROWTH: u64 = 4 << 20;
 
-/// What a probe may take.
+/// How long a probe may take.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// The argument that makes [`a_server_ends_with_its_handle`] the victim: libtest takes it for the
@@ -103,7 +104,7 @@ fn a_header_line_of_a_hundred_megabytes_is_431() {
     let mut client = victim.send(b"GET /livez HTTP/1.1\r\nX: ");
     victim.pour(&mut client, 100 << 20, b'a');
     let mut client = victim.send(b"GET /livez HTTP/1.1\r\nX: ");
-    // The answer to whoever stops in time to read it.
+    // A client that stops sending in time can read the answer.
     victim.pour(&mut client, MAX_HEAD as u64 * 2, b'a');
     assert_eq!(read_answer(&mut client).status, 431);
     victim.assert_unharmed();
@@ -156,7 +157,7 @@ fn garbage_is_refused_or_dropped() {
             garbage.splice(0..0, *b"GET /livez HTTP/1.1\r\nHost: x\r\n");
         }
         let mut client = connect(victim.address);
-        // Refused before it is all sent: the server may be gone by now.
+        // The server may have closed the connection before everything was sent.
         let sent = client.write_all(&garbage);
         let mut answer = Vec::new();
         if client.read_to_end(&mut answer).is_ok() && sent.is_ok() {
@@ -171,7 +172,7 @@ fn garbage_is_refused_or_dropped() {
 }
 
 #[test]
-fn of_pipelined_requests_the_first_is_answered() {
+fn only_the_first_of_pipelined_requests_is_answered() {
     let victim = Victim::start();
     let requests = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     for _ in 0..50 {
@@ -221,7 +222,7 @@ fn a_request_that_is_not_sent_in_time_is_408() {
         victim.send(b"GET /livez HTTP/1.1\r\n"),
         victim.send(b"POST /nudge HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Length: 2\r\n\r\n1"),
     ];
-    // Drips do not extend the time.
+    // Single bytes do not extend the time.
     let drip = Drip::start(victim.send(b"GET /livez HTTP/1.1\r\nX: "));
     for mut client in clients {
         assert_eq!(read_answer(&mut client).status, 408);
@@ -264,7 +265,7 @@ impl Victim {
         let file = victim._dir.path().join("address");
         wait_until("the victim serves", || file.exists());
         victim.address = fs::read_to_string(file).unwrap().parse().unwrap();
-        // What is allocated once is not growth.
+        // Memory that is allocated once, at the first request, does not count as growth.
         for path in ["/livez", "/readyz", "/metrics", "/status", "/"] {
             get(victim.address, path);
         }
@@ -280,7 +281,7 @@ impl Victim {
         victim
     }
 
-    /// A client that has sent something. What the server does about it is the test's business.
+    /// A client that has sent these bytes and has read nothing.
     fn send(&self, bytes: &[u8]) -> TcpStream {
         let mut client = connect(self.address);
         client.write_all(bytes).unwrap();
@@ -296,7 +297,7 @@ impl Victim {
         }
     }
 
-    /// Lets the prober see the present state of affairs that long.
+    /// Keeps the current state for this time, while the prober sends probes.
     fn probe_for(&self, time: Duration) {
         let before = self.prober.count();
         std::thread::sleep(time);
@@ -305,8 +306,8 @@ impl Victim {
         });
     }
 
-    /// Every probe was answered in time, the peak of memory is near what it was at the start, and
-    /// threads and descriptors are what they were.
+    /// Asserts that every probe was answered in time, that the peak of memory is at most [`GROWTH`]
+    /// above the start, and that the numbers of threads and descriptors are as at the start.
     fn assert_unharmed(mut self) {
         self.prober.finish();
         wait_until("all descriptors are closed", || self.open_fds() == self.fds);
@@ -343,7 +344,7 @@ impl Drop for Victim {
     }
 }
 
-/// Asks `/livez` again and again on a new connection each time.
+/// Asks `/livez` in a loop, with a new connection for each request.
 #[derive(Default)]
 struct Prober {
     stop: Arc<AtomicBool>,
@@ -357,7 +358,7 @@ impl Prober {
         let (stop, count) = (prober.stop.clone(), prober.count.clone());
         prober.thread = Some(std::thread::spawn(move || {
             let mut worst = Duration::ZERO;
-            // At least once, however soon somebody stops it.
+            // At least one probe, even if it is stopped immediately.
             loop {
                 let asked = Instant::now();
                 assert_eq!(get(address, "/livez").status, 200);
@@ -376,7 +377,7 @@ impl Prober {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A probe was refused: [`Prober::finish`] will say so.
+    /// Whether a probe was refused; [`Prober::finish`] then panics.
     fn has_failed(&self) -> bool {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
@@ -395,7 +396,7 @@ impl Drop for Prober {
     }
 }
 
-/// A client that sends a byte now and then until the server has had enough of it.
+/// A client that sends one byte at a time until the server answers 408 or closes the connection.
 struct Drip(JoinHandle<()>);
 
 impl Drip {

@@ -9,9 +9,9 @@ use clap::Parser as _;
 use git_volume_reloader::base::budget::Budget;
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::cli::Cli;
-use git_volume_reloader::config::{Config, Target};
+use git_volume_reloader::config::Config;
 use git_volume_reloader::notify::Observers;
-use git_volume_reloader::target::{Acceptor, Context, Judgement, Outcome, Syncer};
+use git_volume_reloader::target::{Acceptor, Context, Judgement, Outcome, Syncer, Target};
 use git_volume_reloader::volume::Revision;
 
 use crate::support::root::Root;
@@ -74,7 +74,7 @@ impl Life {
     fn begin(upstream: &Upstream, root: &Root, acceptor: &Strict) -> Self {
         let root = root.path().to_str().unwrap();
         let cli = Cli::try_parse_from(["gvr", "--repo", &upstream.url(), "--root", root]).unwrap();
-        let mut config = Config::resolve(cli.flags).unwrap();
+        let mut config = Config::resolve(&cli.flags).unwrap();
         let settings = Arc::new(config.targets.remove(0));
         let acceptors: Vec<Box<dyn Acceptor>> = vec![Box::new(acceptor.clone())];
         let syncer = Syncer::new(settings.clone(), acceptors).unwrap();

@@ -1,4 +1,4 @@
-//! The command line as its users meet it.
+//! The help and the version, as users see them.
 
 use std::process::{Command, Output};
 
@@ -47,24 +47,4 @@ fn the_version_names_the_commit_it_was_built_from() {
         commit == "unknown" || (commit.len() >= 7 && commit.bytes().all(|b| b.is_ascii_hexdigit())),
         "{version}"
     );
-}
-
-#[test]
-fn bad_usage_exits_with_2_and_says_what_is_wrong() {
-    for (arguments, said) in [
-        (&["--no-such-flag"][..], "--no-such-flag"),
-        (&["--period", "10"][..], "--period"),
-        (&[][..], "--repo"),
-        (&["--repo", "/r"][..], "--root"),
-        (&["--repo", "ftp://h/r", "--root", "/v"][..], "scheme"),
-        (
-            &["--repo", "/r", "--root", "/v", "--ref", "a b"][..],
-            "--ref",
-        ),
-    ] {
-        let output = run(arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
-    }
 }

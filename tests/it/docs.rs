@@ -90,7 +90,7 @@ fn help(arguments: &[&str]) -> String {
 }
 
 /// The cells of every table row in `text`.
-fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
+pub(crate) fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     text.lines()
         .filter(|line| line.starts_with("| ") && line.ends_with('|'))
         .map(|line| {
@@ -102,14 +102,14 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 }
 
 /// What stands alone in backquotes in a cell.
-fn code(cell: &str) -> Option<&str> {
+pub(crate) fn code(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?
         .strip_suffix('`')
         .filter(|code| !code.contains('`'))
 }
 
 /// The part of `text` under the heading `title`.
-fn section<'a>(text: &'a str, title: &str) -> &'a str {
+pub(crate) fn section<'a>(text: &'a str, title: &str) -> &'a str {
     let heading = format!("\n## {title}\n");
     let at = text
         .find(&heading)
@@ -249,6 +249,7 @@ fn every_relative_link_leads_somewhere() {
     documents.extend(
         [
             "README.md",
+            "ARCHITECTURE.md",
             "CHANGELOG.md",
             "CONTRIBUTING.md",
             "SECURITY.md",

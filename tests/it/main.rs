@@ -7,6 +7,7 @@
 
 mod abuse;
 mod acceptance;
+mod architecture;
 mod bad_input;
 mod cli;
 mod contract;

@@ -1,4 +1,4 @@
-//! The main job over `file://`: clone once, follow for ever, say so.
+//! The main job over `file://`: clone once, follow the branch, and report it.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,7 @@ use crate::support::tree_compare::assert_same;
 use crate::support::upstream::{Change, Upstream};
 use crate::support::wait::{PATIENCE, wait_until};
 
-/// The series that exist, at 0, before anything happened: name, labels, value before the first
-/// publish.
+/// Some of the series that exist before the first publish: name, labels.
 const SERIES: [(&str, &[(&str, &str)]); 12] = [
     ("gvr_syncs_total", &[("outcome", "changed")]),
     ("gvr_syncs_total", &[("outcome", "unchanged")]),
@@ -44,7 +43,7 @@ fn one_time_clones_once_and_exits_0() {
 }
 
 #[test]
-fn a_plain_path_is_a_repository_too() {
+fn a_plain_path_is_a_repository() {
     let upstream = Upstream::new();
     let root = Root::new();
     Launch::one_time(upstream.path().to_str().unwrap(), &root).succeed();
@@ -105,7 +104,7 @@ fn a_sidecar_follows_the_branch() {
 }
 
 #[test]
-fn a_commit_with_the_same_tree_is_published_too() {
+fn a_commit_with_the_same_tree_is_published() {
     let upstream = Upstream::new();
     let root = Root::new();
     let mut sidecar = Launch::new(&upstream.url(), &root).spawn();
@@ -132,7 +131,7 @@ fn an_init_container_and_a_sidecar_share_a_root_in_turn() {
     Launch::one_time(&upstream.url(), &root).succeed();
     let revision = root.revision();
     let mut sidecar = Launch::new(&upstream.url(), &root).http().spawn();
-    // Nothing new upstream: it must become ready all the same, and keep the tree.
+    // Although upstream has nothing new, the sidecar becomes ready, and keeps the tree.
     sidecar.wait_for_metric("gvr_ready", &[], 1.0);
     sidecar.wait_for_polls(2);
     assert_eq!(root.revision(), revision);
@@ -198,20 +197,26 @@ fn the_target_is_in_every_line_at_every_level() {
 }
 
 #[test]
-fn a_text_log_is_for_people_and_a_json_log_for_machines() {
+fn a_json_log_has_an_object_on_each_line() {
     let upstream = Upstream::new();
     let root = Root::new();
-    let json = Launch::one_time(&upstream.url(), &root).succeed();
-    for line in json.stderr.lines() {
+    let finished = Launch::one_time(&upstream.url(), &root).succeed();
+    assert!(!finished.stderr.is_empty());
+    for line in finished.stderr.lines() {
         assert!(field(line, "level").is_some(), "{line}");
     }
+}
+
+#[test]
+fn a_text_log_has_neither_json_nor_colours() {
+    let upstream = Upstream::new();
     let root = Root::new();
-    let text = Launch::one_time(&upstream.url(), &root)
+    let finished = Launch::one_time(&upstream.url(), &root)
         .flag("log-format", "text")
         .succeed();
-    assert!(!text.stderr.is_empty());
-    assert!(!text.stderr.contains('\u{1b}'), "{}", text.stderr);
-    for line in text.stderr.lines() {
+    assert!(!finished.stderr.is_empty());
+    assert!(!finished.stderr.contains('\u{1b}'), "{}", finished.stderr);
+    for line in finished.stderr.lines() {
         assert!(!line.starts_with('{'), "{line}");
     }
 }
@@ -229,7 +234,7 @@ fn every_flag_is_an_environment_variable() {
 }
 
 #[test]
-fn a_flag_wins_over_its_variable() {
+fn a_flag_takes_precedence_over_its_variable() {
     let upstream = Upstream::new();
     let root = Root::new();
     Launch::one_time(&upstream.url(), &root)
@@ -265,7 +270,7 @@ fn the_touch_files_are_touched_at_each_publish_and_only_then() {
 }
 
 #[test]
-fn the_error_file_says_what_is_wrong_and_goes_away() {
+fn the_error_file_holds_the_error_and_is_deleted_after_a_success() {
     let upstream = Upstream::new();
     let root = Root::new();
     let dir = tempfile::tempdir().unwrap();
@@ -285,14 +290,14 @@ fn the_error_file_says_what_is_wrong_and_goes_away() {
 }
 
 #[test]
-fn before_the_first_publish_it_is_alive_not_ready_and_every_series_is_zero() {
+fn before_the_first_publish_the_sidecar_is_alive_and_not_ready_and_every_series_is_zero() {
     let upstream = Upstream::empty();
     let root = Root::new();
     let mut sidecar = Launch::new(&upstream.url(), &root)
         .flag("init-period", "1h")
         .http()
         .spawn();
-    // The one poll that happens finds no commit, which is counted.
+    // The only poll finds no commit, which counts as an error.
     sidecar.wait_for_metric("gvr_syncs_total", &[("outcome", "error")], 1.0);
     assert_eq!(sidecar.get("/livez").code, 200);
     assert_eq!(sidecar.get("/readyz").code, 503);
@@ -304,7 +309,7 @@ fn before_the_first_publish_it_is_alive_not_ready_and_every_series_is_zero() {
 }
 
 #[test]
-fn after_a_publish_it_is_ready_and_says_what_it_did() {
+fn after_a_publish_probes_metrics_and_status_show_it() {
     let upstream = Upstream::new();
     let commit = upstream.commit_changes("main", &varied());
     let root = Root::new();
@@ -355,7 +360,7 @@ fn the_link_becomes_a_directory_and_a_link_again() {
         }
         root.assert_published(&upstream, commit);
     }
-    // No tree was taken for an altered one because it was looked for where it had been.
+    // Each exchange moves trees, and none of them may count as altered because of that.
     let mut sidecar = exchange.without("one-time").http().spawn();
     let page_is =
         |page: &str| fs::read_to_string(root.link().join("page")).ok().as_deref() == Some(page);
@@ -414,35 +419,42 @@ fn routes_that_do_not_exist_are_404_and_wrong_methods_405() {
     for path in ["/", "/healthz", "/metrics/", "/livez/x"] {
         assert_eq!(sidecar.get(path).code, 404, "{path}");
     }
-    // Without a token there is no nudge, by whatever method.
+    // Without a token, /nudge does not exist.
     assert!([404, 405].contains(&sidecar.get("/nudge").code));
 }
 
 #[test]
-fn max_failures_ends_a_sidecar_and_without_it_failures_never_do() {
+fn failures_do_not_end_a_sidecar() {
     let upstream = Upstream::new();
     let root = Root::new();
-    let launch = Launch::new(&upstream.url(), &root).http();
-    let mut patient = launch.clone().spawn();
-    patient.wait_for(&root, &upstream.tip("HEAD"));
+    let mut sidecar = Launch::new(&upstream.url(), &root).http().spawn();
+    sidecar.wait_for(&root, &upstream.tip("HEAD"));
     upstream.remove();
-    patient.wait_for_metric("gvr_consecutive_failures", &[], 3.0);
-    assert_eq!(patient.get("/livez").code, 200);
+    sidecar.wait_for_metric("gvr_consecutive_failures", &[], 3.0);
+    assert_eq!(sidecar.get("/livez").code, 200);
     upstream.restore();
-    patient.wait_for_polls(1);
-    assert_eq!(patient.metric("gvr_consecutive_failures", &[]), 0.0);
-    patient.stop();
+    sidecar.wait_for_polls(1);
+    assert_eq!(sidecar.metric("gvr_consecutive_failures", &[]), 0.0);
+}
 
-    let mut strict = launch.flag("max-failures", "1").spawn();
-    strict.wait_for_polls(1);
+#[test]
+fn max_failures_ends_a_sidecar_and_leaves_the_tree() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let mut sidecar = Launch::new(&upstream.url(), &root)
+        .flag("max-failures", "1")
+        .http()
+        .spawn();
+    sidecar.wait_for(&root, &upstream.tip("HEAD"));
+    sidecar.wait_for_polls(1);
     upstream.remove();
-    let finished = strict.wait_exit(PATIENCE * 2);
+    let finished = sidecar.wait_exit(PATIENCE * 2);
     finished.assert_failed(&[1], &["upstream.git"]);
     assert!(root.commit().is_some());
 }
 
 #[test]
-fn with_allow_stale_an_init_container_accepts_the_tree_that_is_there() {
+fn with_allow_stale_an_init_container_accepts_an_existing_tree() {
     let upstream = Upstream::new();
     let root = Root::new();
     let launch = Launch::one_time(&upstream.url(), &root);
@@ -458,7 +470,7 @@ fn with_allow_stale_an_init_container_accepts_the_tree_that_is_there() {
 }
 
 #[test]
-fn max_staleness_takes_readiness_away_and_gives_it_back() {
+fn max_staleness_ends_readiness_until_the_next_success() {
     let upstream = Upstream::new();
     let root = Root::new();
     let mut sidecar = Launch::new(&upstream.url(), &root)
@@ -477,15 +489,7 @@ fn max_staleness_takes_readiness_away_and_gives_it_back() {
 }
 
 #[test]
-fn the_version_names_the_commit_it_was_built_from() {
-    let finished = Launch::bare().switch("version").succeed();
-    let version = env!("CARGO_PKG_VERSION");
-    assert!(finished.stdout.contains(version), "{finished:?}");
-    assert!(finished.stdout.contains('('), "{finished:?}");
-}
-
-#[test]
-fn any_user_without_name_or_home_can_run_it() {
+fn a_user_without_name_and_home_can_run_it() {
     let upstream = Upstream::new();
     let volume = Volume::new(0o2775);
     volume.give(upstream.path());

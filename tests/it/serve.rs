@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use git_volume_reloader::app::healthcheck::{self, Probe, Unhealthy};
+use git_volume_reloader::app::healthcheck::{self, Unhealthy};
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::base::heartbeat::Heartbeat;
 use git_volume_reloader::base::wake::{Wake, Woken};
+use git_volume_reloader::cli::Probe;
 use git_volume_reloader::notify::event::{
     AfterFailure, Failure, Outcome, Pruned, Published, PublishedTree, ShownCommit, Work,
 };
@@ -585,7 +586,10 @@ fn the_healthcheck_waits_for_nobody() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let bind = Bind::At(silent.local_addr().unwrap());
     let error = healthcheck::run(bind, Probe::Livez, Duration::from_millis(100)).unwrap_err();
-    assert!(error.to_string().contains("no answer in time"), "{error}");
+    assert!(
+        error.to_string().contains("no answer within the timeout"),
+        "{error}"
+    );
 }
 
 #[test]

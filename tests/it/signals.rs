@@ -1,7 +1,7 @@
-//! Signals: a graceful end within two seconds at any moment, and a poll on demand.
+//! Signals: the process ends within two seconds at any time, and polls on demand.
 //!
-//! "In mid-checkout" is made certain by stopping the process (SIGSTOP), looking at the disk, and
-//! only then sending the signal under test.
+//! To send a signal during a checkout, a test stops the process (SIGSTOP), checks on the disk that the
+//! checkout has begun and is not complete, and only then sends the signal under test.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::support::root::Root;
 use crate::support::sidecar::{Launch, Sidecar};
 use crate::support::upstream::{Change, Upstream};
 
-/// The promise.
+/// The longest time from the signal to the end.
 const AT_MOST: Duration = Duration::from_secs(2);
 
 const ENDING: [Signal; 2] = [Signal::TERM, Signal::INT];
 
-/// Sends a signal and asserts that the process ends with this code as promised.
+/// Sends a signal and asserts that the process ends in time, with this code.
 #[track_caller]
 fn assert_ends(sidecar: &mut Sidecar, pid: Pid, signal: Signal, code: i32) {
     let start = Instant::now();
@@ -99,7 +99,7 @@ fn a_checkout_is_abandoned_in_the_middle() {
 }
 
 #[test]
-fn what_a_signal_interrupted_is_done_at_the_next_start() {
+fn a_checkout_that_a_signal_interrupted_is_repeated_at_the_next_start() {
     let upstream = Upstream::new();
     let commit = upstream.big_tree(20_000, 100);
     let root = Root::new();
@@ -114,7 +114,7 @@ fn what_a_signal_interrupted_is_done_at_the_next_start() {
 }
 
 #[test]
-fn the_first_process_of_a_container_ends_with_0_too() {
+fn the_first_process_of_a_container_ends_with_0() {
     let upstream = Upstream::new();
     for signal in ENDING {
         let root = Root::new();
@@ -136,7 +136,7 @@ fn the_first_process_of_a_container_reports_bad_usage_and_failure() {
 }
 
 #[test]
-fn a_signal_of_ones_choice_polls_now() {
+fn the_configured_signal_triggers_a_poll() {
     let upstream = Upstream::new();
     for (name, signal) in [
         ("HUP", Signal::HUP),
@@ -158,7 +158,7 @@ fn a_signal_of_ones_choice_polls_now() {
 }
 
 #[test]
-fn signals_in_a_crowd_are_one_poll_or_two() {
+fn the_last_of_many_signals_is_not_lost() {
     let upstream = Upstream::new();
     let root = Root::new();
     let mut sidecar = Launch::new(&upstream.url(), &root)
@@ -181,7 +181,7 @@ fn signals_in_a_crowd_are_one_poll_or_two() {
 fn stop_in_mid_checkout(sidecar: &mut Sidecar, root: &Root) {
     sidecar.wait_while_alive("the checkout to begin", |_| staged_files(root) > 0);
     sidecar.signal(Signal::STOP);
-    assert_eq!(root.commit(), None, "the checkout is over already");
+    assert_eq!(root.commit(), None, "the checkout is already complete");
 }
 
 /// How many directories of the big tree exist in a staged tree.

@@ -22,7 +22,7 @@ fn config(upstream: &Upstream, root: &Root, name: &str, more: &[&str]) -> Config
     args.extend(["--period", "1h"]);
     args.extend(more);
     let cli = Cli::try_parse_from(args).unwrap();
-    Config::resolve(cli.flags).unwrap()
+    Config::resolve(&cli.flags).unwrap()
 }
 
 #[test]

@@ -1,0 +1,16 @@
+//! Who is told about publishes and failures.
+
+use std::path::{Path, PathBuf};
+
+use super::paths::normalized;
+use crate::cli::NotifyFlags;
+use crate::notify::files::FileSettings;
+
+/// The files that tell other programs what happened; relative paths start from the root.
+pub(super) fn files(flags: &NotifyFlags, root: &Path) -> FileSettings {
+    let below_root = |path: &PathBuf| normalized(&root.join(path));
+    FileSettings {
+        touch_files: flags.touch_file.iter().map(below_root).collect(),
+        error_file: flags.error_file.as_ref().map(below_root),
+    }
+}

@@ -1,0 +1,77 @@
+//! What a target is, as values that were checked.
+
+use std::time::Duration;
+
+use crate::base::repo_url::RepoUrl;
+use crate::notify::files::FileSettings;
+use crate::remote::{RefName, RemoteConfig};
+use crate::tree::{Sparse, TreeOptions};
+use crate::volume::Layout;
+
+/// A repository, a ref and a link: what one sync cycle works on.
+#[derive(Debug)]
+pub struct Target {
+    /// The value of the target label.
+    pub name: String,
+    /// The ref to follow.
+    pub reference: RefName,
+    /// How to reach the repository, and those of its submodules.
+    pub remote: RemoteConfig,
+    /// Commits of history to keep; 0 for all.
+    pub depth: u32,
+    /// Where trees go.
+    pub layout: Layout,
+    /// What a tree holds, and how it is written.
+    pub tree: TreeOptions,
+    /// Which new commits are published.
+    pub publish_on: PublishOn,
+    /// How many older trees stay.
+    pub keep: usize,
+    /// How long a retired tree stays readable.
+    pub stale_timeout: Duration,
+    /// When to poll, and when to give up.
+    pub schedule: ScheduleConfig,
+    /// How old the last successful poll may be before the target counts as stale.
+    pub max_staleness: Option<Duration>,
+    /// The files that tell other programs what happened.
+    pub files: FileSettings,
+}
+
+/// When to try, and when to give up.
+#[derive(Clone, Debug)]
+pub struct ScheduleConfig {
+    /// Between two polls.
+    pub period: Duration,
+    /// After the first failure before anything is published.
+    pub init_period: Duration,
+    /// Exit after the first success.
+    pub one_time: bool,
+    /// With `one_time`: an existing tree is good enough when the remote fails.
+    pub allow_stale: bool,
+    /// Failures in a row to bear once published; `None` for no limit.
+    pub max_failures: Option<u64>,
+    /// Failures in a row to bear before that; `None` for no limit.
+    pub init_max_failures: Option<u64>,
+    /// For one whole cycle.
+    pub sync_timeout: Duration,
+    /// For one silence of the remote.
+    pub stall_timeout: Duration,
+}
+
+/// Which new commits are published. "Paths" without patterns cannot be expressed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PublishOn {
+    /// Every new commit.
+    #[default]
+    Commit,
+    /// Only a commit that changes something that these patterns, those of the tree, select.
+    Paths(Sparse),
+}
+
+impl Target {
+    /// How to reach the repository of a submodule. The keyring decides which credentials are for
+    /// its URL.
+    pub fn remote_for(&self, url: &RepoUrl) -> RemoteConfig {
+        self.remote.at(url)
+    }
+}

@@ -1,0 +1,156 @@
+//! A root or a link path that is not ours is refused or left alone.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use crate::support::foreign::Volume;
+use crate::support::root::Root;
+use crate::support::sidecar::Launch;
+use crate::support::upstream::{Upstream, git};
+
+#[test]
+fn a_root_that_is_a_file_is_refused_and_left_alone() {
+    let upstream = Upstream::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("root");
+    fs::write(&file, "mine").unwrap();
+    let root = Root::at(&file);
+    let finished = Launch::one_time(&upstream.url(), &root).run();
+    finished.assert_failed(&[1, 2], &[file.to_str().unwrap(), "not a directory"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[test]
+fn a_root_that_belongs_to_somebody_else_and_is_not_writable_is_refused() {
+    let upstream = Upstream::new();
+    let volume = Volume::new(0o755);
+    volume.give(upstream.path());
+    let root = Root::at(&volume.path().join("root"));
+    fs::create_dir(root.path()).unwrap();
+    volume.share(root.path());
+    let launch = volume.launch(Launch::one_time(&upstream.url(), &root));
+    let finished = launch.run();
+    finished.assert_failed(&[1, 2], &[root.path().to_str().unwrap(), "permission"]);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_root_that_cannot_be_made_is_refused() {
+    let upstream = Upstream::new();
+    let root = Root::at("/proc/nowhere/root".as_ref());
+    let finished = Launch::one_time(&upstream.url(), &root).run();
+    finished.assert_failed(&[1, 2], &["/proc/nowhere"]);
+}
+
+/// The link path, relative to the root, exists and is no link: a publish is refused.
+#[track_caller]
+fn assert_link_path_refused(root: &Root, name: &str) {
+    let upstream = Upstream::new();
+    let finished = Launch::one_time(&upstream.url(), root)
+        .flag("link", name)
+        .run();
+    finished.assert_failed(&[1, 2], &[root.path().join(name).to_str().unwrap()]);
+}
+
+#[test]
+fn a_link_path_that_is_a_directory_is_refused_and_left_alone() {
+    let root = Root::new();
+    fs::create_dir_all(root.path().join("directory/inside")).unwrap();
+    assert_link_path_refused(&root, "directory");
+    assert!(root.path().join("directory/inside").is_dir());
+}
+
+#[test]
+fn a_link_path_that_is_an_empty_directory_is_refused_and_left_alone() {
+    let root = Root::new();
+    fs::create_dir_all(root.path().join("empty")).unwrap();
+    assert_link_path_refused(&root, "empty");
+    assert!(root.path().join("empty").is_dir());
+}
+
+#[test]
+fn a_link_path_that_is_a_file_is_refused_and_left_alone() {
+    let root = Root::new();
+    fs::create_dir_all(root.path()).unwrap();
+    let file = root.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    assert_link_path_refused(&root, "file");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[test]
+fn a_root_inside_another_repository_leaves_that_repository_alone() {
+    let upstream = Upstream::new();
+    let outer = tempfile::tempdir().unwrap();
+    let git = |args: &[&str]| {
+        let out = git(outer.path()).args(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    git(&["init", "-q"]);
+    fs::write(outer.path().join("tracked"), "outer\n").unwrap();
+    fs::write(outer.path().join(".gitignore"), "/root\n").unwrap();
+    fs::write(outer.path().join(".gitattributes"), "* text eol=crlf\n").unwrap();
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "outer"]);
+    let before = git(&["rev-parse", "HEAD"]);
+    let root = Root::at(&outer.path().join("root"));
+    Launch::one_time(&upstream.url(), &root).succeed();
+    root.assert_published(&upstream, &upstream.tip("HEAD"));
+    assert_eq!(git(&["rev-parse", "HEAD"]), before);
+    assert_eq!(git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn foreign_files_in_the_root_are_never_deleted() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    fs::create_dir_all(root.path().join("lost+found")).unwrap();
+    fs::set_permissions(
+        root.path().join("lost+found"),
+        fs::Permissions::from_mode(0o700),
+    )
+    .unwrap();
+    fs::write(root.path().join(".nfs000000000012"), "busy").unwrap();
+    fs::write(root.path().join("notes.txt"), "mine").unwrap();
+    fs::create_dir(root.path().join("tmp-link")).unwrap();
+    symlink("notes.txt", root.path().join("other-link")).unwrap();
+    let foreign = [
+        "lost+found",
+        ".nfs000000000012",
+        "notes.txt",
+        "tmp-link",
+        "other-link",
+    ];
+    for _ in 0..2 {
+        let commit = upstream.commit_changes("main", &[]);
+        Launch::one_time(&upstream.url(), &root)
+            .flag("keep", "0")
+            .flag("stale-timeout", "0s")
+            .succeed();
+        root.assert_published(&upstream, &commit);
+        root.assert_tidy(&foreign);
+        for name in foreign {
+            let kept = fs::symlink_metadata(root.path().join(name)).is_ok();
+            assert!(kept, "{name} is gone");
+        }
+    }
+    assert_eq!(
+        fs::read_to_string(root.path().join("notes.txt")).unwrap(),
+        "mine"
+    );
+}
+
+#[test]
+fn a_link_of_somebody_elses_is_refused_or_replaced_but_never_followed() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("precious"), "mine").unwrap();
+    fs::create_dir_all(root.path()).unwrap();
+    symlink(elsewhere.path(), root.link()).unwrap();
+    Launch::one_time(&upstream.url(), &root).run();
+    let kept = fs::read_to_string(elsewhere.path().join("precious")).unwrap();
+    assert_eq!(kept, "mine");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+}
