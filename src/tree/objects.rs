@@ -10,7 +10,7 @@ use std::path::Path;
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
 
 use crate::base::error::{Reason, Stage, SyncError};
-use crate::pack::Whole;
+use crate::pack::{CommitObject, Whole};
 
 /// Largest tree object that is read: some two million names.
 const TREE_LIMIT: usize = 128 << 20;
@@ -129,12 +129,9 @@ pub(super) fn tree(odb: &Odb<'_>, id: Oid) -> Result<Vec<u8>, SyncError> {
 /// The tree of a commit.
 pub(super) fn tree_of_commit(odb: &Odb<'_>, id: Oid) -> Result<Oid, SyncError> {
     let commit = read(odb, id, ObjectType::Commit)?;
-    commit
-        .data()
-        .strip_prefix(b"tree ")
-        .and_then(|rest| std::str::from_utf8(rest.get(..40)?).ok())
-        .and_then(|hex| Oid::from_str(hex).ok())
-        .ok_or_else(|| hostile(format!("commit {id} names no tree")))
+    CommitObject::parse(commit.data())
+        .map(|commit| commit.tree)
+        .ok_or_else(|| hostile(format!("commit {id} is malformed")))
 }
 
 /// The content of a `.gitattributes` or `.gitmodules`; `None` if git would not read it.
