@@ -19,7 +19,9 @@
 
 mod attributes;
 mod changed;
+mod conversion;
 mod convert;
+mod encoding;
 mod files;
 mod git_dir;
 mod gitmodules;
