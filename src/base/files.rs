@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 
@@ -134,6 +134,18 @@ pub fn touch(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::futimens(&file, &times)?)
 }
 
+/// The relative path from a directory to another path. Both must be absolute and without symbolic
+/// links.
+pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
+    let shared = from
+        .components()
+        .zip(to.components())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(shared)).collect()
+}
+
 fn regular(file: OwnedFd) -> io::Result<File> {
     let file = File::from(file);
     if !file.metadata()?.is_file() {
@@ -151,6 +163,16 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_relative_path_goes_up_only_to_the_last_common_directory() {
+        let to = Path::new("/v/.gvr/revisions");
+        let relative = |from: &str| relative(Path::new(from), to).display().to_string();
+        assert_eq!(relative("/v"), ".gvr/revisions");
+        assert_eq!(relative("/v/links"), "../.gvr/revisions");
+        assert_eq!(relative("/srv/www"), "../../v/.gvr/revisions");
+        assert_eq!(relative("/"), "v/.gvr/revisions");
+    }
 
     #[test]
     fn only_a_regular_file_within_the_limit_is_read() {

@@ -4,171 +4,205 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::format::{Entry, Kind, Manifest};
+use super::block::Block;
+use super::reader::Manifest;
+use super::record::{Kind, Record, Stat};
 use crate::base::budget::Budget;
 use crate::base::error::{Stage, SyncError};
 use crate::base::text::printable;
 
 /// Compares type, size, modification time and permission bits of every file, the target of every
-/// link, and the presence of every directory with the manifest. Returns the first damage, as a
-/// sentence that names the path, or `None`.
+/// symbolic link, and the presence of every directory with the manifest. Returns the first damage as
+/// a sentence that names the path, or `None`.
 ///
-/// Files that are in no manifest are no damage. Contents are not read.
+/// Files that are not in the manifest are not damage. File contents are not read.
 ///
 /// # Errors
-/// When the budget ends first, or the disk fails (reason `disk`); stage `start`.
+/// Stage `start`: the budget ends first, or the disk fails (reason `disk`).
 pub fn verify(tree: &Path, manifest: &Path, budget: &Budget) -> Result<Option<String>, SyncError> {
-    let records = match Manifest::open(manifest) {
-        Ok(records) => records,
-        Err(error) if means_damage(&error) => {
-            return Ok(Some(format!("its manifest is not usable: {error}")));
-        }
-        Err(error) => return Err(SyncError::disk(Stage::Start, "read", manifest, error)),
+    let check = Check {
+        tree,
+        manifest,
+        budget,
     };
-    let disk = |error: io::Error| SyncError::disk(Stage::Start, "check", tree, error);
-    let root = match open_directory(CWD, tree.as_os_str().as_encoded_bytes()) {
-        Ok(Place::Directory(root)) => root,
-        Ok(_) => return Ok(Some("its directory is gone".to_owned())),
-        Err(error) => return Err(disk(error.into())),
-    };
-    // Directories wait as paths, so that neither depth nor width costs descriptors.
-    let mut waiting: Vec<(u32, Vec<u8>)> = vec![(0, Vec::new())];
-    while let Some((number, path)) = waiting.pop() {
-        let below = if path.is_empty() {
-            b"."
-        } else {
-            path.as_slice()
+    match check.run() {
+        Ok(()) => Ok(None),
+        Err(Finding::Damage(damage)) => Ok(Some(damage)),
+        Err(Finding::Failure(error)) => Err(error),
+    }
+}
+
+/// Why a check ends early.
+enum Finding {
+    Damage(String),
+    Failure(SyncError),
+}
+
+struct Check<'a> {
+    tree: &'a Path,
+    manifest: &'a Path,
+    budget: &'a Budget,
+}
+
+/// The directory at a path of the tree.
+enum FoundDirectory {
+    Open(OwnedFd),
+    /// Nothing is there. As in git, an empty tree has no directory, so this is damage only if the
+    /// manifest has a file below it.
+    Missing,
+    /// The path leads to something else.
+    OtherType,
+}
+
+impl Check<'_> {
+    fn run(&self) -> Result<(), Finding> {
+        let records = Manifest::open(self.manifest).map_err(|error| self.unreadable(error))?;
+        let root = match open_directory(CWD, self.tree.as_os_str().as_encoded_bytes()) {
+            Ok(FoundDirectory::Open(root)) => root,
+            Ok(_) => return Err(Finding::Damage("its directory is gone".to_owned())),
+            Err(error) => return Err(self.disk(error)),
         };
-        let directory = match open_directory(&root, below) {
-            Ok(Place::Directory(directory)) => Some(directory),
-            Ok(Place::Absent) => None,
-            Ok(Place::Other) => return Ok(Some(damaged(&path, "is of another type"))),
-            Err(error) => return Err(disk(error.into())),
-        };
-        let mut next = Some(number);
-        while let Some(number) = next {
-            let block = match records.block(number) {
-                Ok(block) => block,
-                Err(error) if means_damage(&error) => {
-                    return Ok(Some(format!("its manifest is not usable: {error}")));
-                }
-                Err(error) => return Err(SyncError::disk(Stage::Start, "read", manifest, error)),
-            };
-            for entry in block.entries() {
-                budget.check().map_err(|cause| {
-                    SyncError::interrupted(Stage::Start, "checking the published tree", cause)
-                })?;
-                let entry = match entry {
-                    Ok(entry) => entry,
-                    Err(error) => {
-                        return Ok(Some(format!("its manifest is not usable: {error}")));
-                    }
-                };
-                let mut full = path.clone();
-                if !full.is_empty() {
-                    full.push(b'/');
-                }
-                full.extend_from_slice(entry.name);
-                if entry.kind.has_block() {
-                    waiting.push((entry.child, full));
-                    continue;
-                }
-                let damage = match &directory {
-                    Some(directory) => {
-                        damage_of(directory, &entry).map_err(|error| disk(error.into()))?
-                    }
-                    None => Some("is gone, with its directory"),
-                };
-                if let Some(damage) = damage {
-                    return Ok(Some(damaged(&full, damage)));
-                }
+        // Waiting directories are kept as paths, so that neither the depth nor the width of a tree
+        // needs descriptors.
+        let mut waiting: Vec<(u32, Vec<u8>)> = vec![(0, Vec::new())];
+        while let Some((number, path)) = waiting.pop() {
+            let directory = self.find_directory(&root, &path)?;
+            let mut next = Some(number);
+            while let Some(number) = next {
+                let block = records
+                    .block(number)
+                    .map_err(|error| self.unreadable(error))?;
+                self.check_block(&block, directory.as_ref(), &path, &mut waiting)?;
+                next = Some(block.next).filter(|next| *next != 0);
             }
-            next = Some(block.next).filter(|next| *next != 0);
+        }
+        Ok(())
+    }
+
+    /// Opens a directory of the tree; `None` if it is missing.
+    fn find_directory(&self, root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Finding> {
+        let relative = if path.is_empty() { b"." } else { path };
+        match open_directory(root, relative) {
+            Ok(FoundDirectory::Open(directory)) => Ok(Some(directory)),
+            Ok(FoundDirectory::Missing) => Ok(None),
+            Ok(FoundDirectory::OtherType) => Err(damaged(path, "is of another type")),
+            Err(error) => Err(self.disk(error)),
         }
     }
-    Ok(None)
+
+    /// Compares the files of one block; adds its directories to `waiting`.
+    fn check_block(
+        &self,
+        block: &Block,
+        directory: Option<&OwnedFd>,
+        path: &[u8],
+        waiting: &mut Vec<(u32, Vec<u8>)>,
+    ) -> Result<(), Finding> {
+        for record in block.records() {
+            self.budget.check().map_err(|cause| {
+                let what = "checking the published tree";
+                Finding::Failure(SyncError::interrupted(Stage::Start, what, cause))
+            })?;
+            let record = record.map_err(unusable)?;
+            let mut full = path.to_vec();
+            if !full.is_empty() {
+                full.push(b'/');
+            }
+            full.extend_from_slice(record.name);
+            if record.kind.has_block() {
+                waiting.push((record.child, full));
+                continue;
+            }
+            let damage = match directory {
+                Some(directory) => {
+                    damage_of(directory, &record).map_err(|error| self.disk(error))?
+                }
+                None => Some("is gone, with its directory"),
+            };
+            if let Some(damage) = damage {
+                return Err(damaged(&full, damage));
+            }
+        }
+        Ok(())
+    }
+
+    /// A manifest that is missing or malformed is damage; one that the disk fails to read is not.
+    fn unreadable(&self, error: io::Error) -> Finding {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                unusable(error)
+            }
+            _ => Finding::Failure(SyncError::disk(Stage::Start, "read", self.manifest, error)),
+        }
+    }
+
+    fn disk(&self, error: Errno) -> Finding {
+        Finding::Failure(SyncError::disk(
+            Stage::Start,
+            "check",
+            self.tree,
+            error.into(),
+        ))
+    }
 }
 
-fn damaged(path: &[u8], what: &str) -> String {
-    format!("{} {what}", printable(&String::from_utf8_lossy(path)))
+fn unusable(error: io::Error) -> Finding {
+    Finding::Damage(format!("its manifest is not usable: {error}"))
 }
 
-fn means_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-    )
+fn damaged(path: &[u8], what: &str) -> Finding {
+    Finding::Damage(format!(
+        "{} {what}",
+        printable(&String::from_utf8_lossy(path))
+    ))
 }
 
-fn damage_of(directory: &OwnedFd, entry: &Entry<'_>) -> Result<Option<&'static str>, Errno> {
-    let stat = match rustix::fs::statat(directory, entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+/// How a file, link or empty directory differs from its record.
+fn damage_of(directory: &OwnedFd, record: &Record<'_>) -> Result<Option<&'static str>, Errno> {
+    let stat = match rustix::fs::statat(directory, record.name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(Some("is gone")),
         Err(error) => return Err(error),
     };
-    let found = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-    let expected = match entry.kind {
-        Kind::File | Kind::Executable => rustix::fs::FileType::RegularFile,
-        Kind::Symlink => rustix::fs::FileType::Symlink,
-        Kind::Directory | Kind::Submodule | Kind::Unpopulated => rustix::fs::FileType::Directory,
+    let found = FileType::from_raw_mode(stat.st_mode);
+    let expected = match record.kind {
+        Kind::File | Kind::Executable => FileType::RegularFile,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Directory | Kind::Submodule | Kind::Unpopulated => FileType::Directory,
     };
     if found != expected {
         return Ok(Some("is of another type"));
     }
-    if !entry.kind.is_file() {
+    if !record.kind.is_file() {
         return Ok(None);
     }
-    let stat = super::Stat::from(&stat);
-    Ok(if stat.size != entry.stat.size {
+    let stat = Stat::from(&stat);
+    Ok(if stat.size != record.stat.size {
         Some("has another size")
-    } else if entry.kind == Kind::Symlink {
-        let target = rustix::fs::readlinkat(directory, entry.name, Vec::new())?;
+    } else if record.kind == Kind::Symlink {
+        let target = rustix::fs::readlinkat(directory, record.name, Vec::new())?;
         let id = git2::Oid::hash_object(git2::ObjectType::Blob, target.as_bytes());
-        (id.ok() != Some(entry.id)).then_some("points elsewhere")
-    } else if stat.mtime != entry.stat.mtime {
+        (id.ok() != Some(record.id)).then_some("points elsewhere")
+    } else if stat.mtime != record.stat.mtime {
         Some("was modified")
-    } else if stat.mode != entry.stat.mode {
+    } else if stat.mode != record.stat.mode {
         Some("has other permissions")
     } else {
         None
     })
 }
 
-impl From<&rustix::fs::Stat> for super::Stat {
-    #[allow(
-        clippy::unnecessary_cast,
-        clippy::useless_conversion,
-        reason = "the fields differ in width between architectures"
-    )]
-    fn from(stat: &rustix::fs::Stat) -> Self {
-        Self {
-            size: stat.st_size as u64,
-            mtime: (stat.st_mtime as i64)
-                .wrapping_mul(1_000_000_000)
-                .wrapping_add(stat.st_mtime_nsec as i64),
-            mode: (stat.st_mode & 0o7777) as u16,
-        }
-    }
-}
-
-/// What stands where a directory should.
-enum Place {
-    Directory(OwnedFd),
-    /// An empty tree has no directory, as in git: damage only if a file should be in it.
-    Absent,
-    Other,
-}
-
-/// Opens a directory. The parents of `path` were opened this way before, so none is a link.
-fn open_directory(at: impl AsFd, path: &[u8]) -> Result<Place, Errno> {
+/// Opens a directory. Its parents were opened by this function before, so none of them is a symbolic
+/// link.
+fn open_directory(at: impl AsFd, path: &[u8]) -> Result<FoundDirectory, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(at, path, flags, Mode::empty()) {
-        Ok(directory) => Ok(Place::Directory(directory)),
-        Err(Errno::NOENT) => Ok(Place::Absent),
-        Err(Errno::NOTDIR | Errno::LOOP) => Ok(Place::Other),
+        Ok(directory) => Ok(FoundDirectory::Open(directory)),
+        Err(Errno::NOENT) => Ok(FoundDirectory::Missing),
+        Err(Errno::NOTDIR | Errno::LOOP) => Ok(FoundDirectory::OtherType),
         Err(error) => Err(error),
     }
 }

@@ -1,102 +1,31 @@
 //! The manifest of a revision: every path with its mode, object id, size and modification time.
 //!
-//! It is written while the tree is built and serves three ends: the next revision shares what did
-//! not change, a start-up check finds what somebody damaged, and a sub-tree whose object id did not
-//! change is shared without reading any object. The header is text and cheap to read; the body is
-//! one block per directory, found through an index at the end, so that neither writing nor reading
-//! holds more than a directory in memory. A checksum over everything stands in the last bytes: a
-//! manifest that a power cut shortened or zeroed is recognized as such.
+//! It is written while the tree is built and has three uses: the next revision shares files that did
+//! not change; a check at start-up finds files that somebody changed; and a sub-tree whose object id
+//! did not change is shared without reading any object. The header is text. The body has one block
+//! per directory, found through an index at the end, so writer and reader hold one directory in
+//! memory at a time. The last 8 bytes are a checksum over everything before them, which detects a
+//! manifest that a power cut truncated or zeroed.
 //!
-//! It does not list directories of its own accord: what a consumer adds to a published tree is not
-//! damage. It does not make itself durable either: whoever seals the revision syncs it.
+//! A file that is in a published tree but not in its manifest is not damage: consumers may add
+//! files. The manifest is not synced here; sealing the revision does that.
 
+mod block;
 mod check;
-mod format;
+mod checksum;
+mod header;
+mod reader;
+mod record;
+mod writer;
 
+pub(crate) use block::Block;
 pub use check::verify;
-pub use format::{Block, Entry, Kind, Manifest, ManifestWriter, Stat};
+pub use header::Header;
+pub(crate) use reader::Manifest;
+pub(crate) use record::{Kind, Record, Stat};
+pub(crate) use writer::ManifestWriter;
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::Path;
-
-use git2::Oid;
-
-use crate::base::commit::Commit;
-
-/// The first line of every manifest, with the version of its format.
-const MAGIC: &str = "git-volume-reloader manifest 1";
-
-/// Longest header that is read, in bytes.
-const HEADER_LIMIT: u64 = 1024;
-
-/// What a revision is a revision of: readable without reading the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The commit that the tree shows.
-    pub commit: Commit,
-    /// Its root tree.
-    pub tree: Oid,
-    /// The settings that readers can see the effect of: `TreeOptions::fingerprint`.
-    pub fingerprint: String,
-    /// The settings that decide which paths exist (sparse patterns, submodules).
-    pub selection: String,
-    /// The settings that decide the permission bits (umask, group write).
-    pub modes: String,
-}
-
-impl Header {
-    /// Reads the header of the manifest at `path`, and nothing else of it.
-    ///
-    /// # Errors
-    /// When the file cannot be read; `InvalidData` when it is not a manifest of this version.
-    pub fn read(path: &Path) -> io::Result<Self> {
-        let mut text = Vec::new();
-        File::open(path)?
-            .take(HEADER_LIMIT)
-            .read_to_end(&mut text)?;
-        Self::parse(&text).map(|(header, _)| header)
-    }
-
-    /// The header at the start of `bytes`, and its length.
-    fn parse(bytes: &[u8]) -> io::Result<(Self, usize)> {
-        let end = bytes
-            .windows(2)
-            .position(|pair| pair == b"\n\n")
-            .ok_or_else(|| damaged("it has no header"))?;
-        let text =
-            std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("its header is not text"))?;
-        let mut lines = text.lines();
-        if lines.next() != Some(MAGIC) {
-            return Err(damaged("it is not a manifest of this version"));
-        }
-        let mut field = |name: &str| {
-            lines
-                .next()
-                .and_then(|line| line.strip_prefix(name)?.strip_prefix(' '))
-                .map(str::to_owned)
-                .ok_or_else(|| damaged("its header lacks a field"))
-        };
-        let header = Self {
-            commit: field("commit")?
-                .parse()
-                .map_err(|_| damaged("its commit is not an object id"))?,
-            tree: Oid::from_str(&field("tree")?)
-                .map_err(|_| damaged("its tree is not an object id"))?,
-            fingerprint: field("fingerprint")?,
-            selection: field("selection")?,
-            modes: field("modes")?,
-        };
-        Ok((header, end + 2))
-    }
-
-    fn to_text(&self) -> String {
-        format!(
-            "{MAGIC}\ncommit {}\ntree {}\nfingerprint {}\nselection {}\nmodes {}\n\n",
-            self.commit, self.tree, self.fingerprint, self.selection, self.modes
-        )
-    }
-}
+use std::io;
 
 fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)

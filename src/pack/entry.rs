@@ -1,43 +1,42 @@
-//! The head of one object in a pack (gitformat-pack, "pack entry").
+//! The header of one object in a pack (gitformat-pack, "pack entry").
 //!
-//! Reads and writes what stands before the compressed data. It does not decompress, and does not
-//! know what the objects are.
+//! Reads and writes the bytes before the compressed data. It does not decompress.
 
 use git2::Oid;
 
-/// What stands before the compressed data of an object.
+/// The bytes before the compressed data of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct EntryHeader {
     /// Bytes of type and size.
     pub(crate) start: usize,
-    /// Bytes of everything before the compressed data.
+    /// Bytes of the whole header: type, size and base.
     pub(crate) length: usize,
     /// Bytes of the object, or of the delta, once decompressed.
     pub(crate) size: u64,
-    /// What a delta builds on.
-    pub(crate) base: Base,
+    /// The object that a delta builds on.
+    pub(crate) base: DeltaBase,
 }
 
-/// What an object is a delta of.
+/// The object that a delta builds on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Base {
-    /// It is whole.
+pub(crate) enum DeltaBase {
+    /// None: the entry is a whole object.
     None,
     /// The object that begins so many bytes before this one.
     Before(u64),
-    /// The object of that id, anywhere in the pack or, in a thin one, at the receiver.
+    /// The object with that id: anywhere in the pack or, for a thin pack, in the receiver's store.
     Id(Oid),
 }
 
-/// No well-formed head is longer: ten bytes of type and size, and an id.
+/// The longest well-formed header in bytes: ten of type and size, and an id.
 pub(crate) const LONGEST: usize = 30;
 
 const ID: usize = 20;
 const OFFSET_DELTA: u8 = 6;
 const ID_DELTA: u8 = 7;
 
-/// Reads the head that `bytes` begin with; none when they are malformed or too few.
-pub(crate) fn parse(bytes: &[u8]) -> Option<Head> {
+/// Parses the header at the start of `bytes`; `None` if it is malformed or `bytes` are too few.
+pub(crate) fn parse(bytes: &[u8]) -> Option<EntryHeader> {
     let first = *bytes.first()?;
     let kind = first >> 4 & 7;
     let mut size = u64::from(first & 0xf);
@@ -56,18 +55,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Head> {
         }
     }
     let (base, more) = match kind {
-        1..=4 => (Base::None, 0),
+        1..=4 => (DeltaBase::None, 0),
         OFFSET_DELTA => {
             let (distance, more) = distance(bytes.get(start..)?)?;
-            (Base::Before(distance), more)
+            (DeltaBase::Before(distance), more)
         }
         ID_DELTA => {
             let id = Oid::from_bytes(bytes.get(start..start + ID)?).ok()?;
-            (Base::Id(id), ID)
+            (DeltaBase::Id(id), ID)
         }
         _ => return None,
     };
-    Some(Head {
+    Some(EntryHeader {
         start,
         length: start + more,
         size,
@@ -75,11 +74,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Head> {
     })
 }
 
-/// The head of a delta whose base begins `distance` bytes earlier. `old` are type and size of the
-/// same delta, as [`Head::start`] delimits them.
+/// The header of a delta whose base begins `distance` bytes earlier. `old` holds the type and size
+/// of the same delta: the first [`EntryHeader::start`] bytes of its old header.
 pub(crate) fn rebased(old: &[u8], distance: u64) -> Vec<u8> {
-    let mut head = old.to_vec();
-    if let Some(first) = head.first_mut() {
+    let mut header = old.to_vec();
+    if let Some(first) = header.first_mut() {
         *first = *first & 0x8f | OFFSET_DELTA << 4;
     }
     let mut digits = vec![(distance & 0x7f) as u8];
@@ -89,11 +88,11 @@ pub(crate) fn rebased(old: &[u8], distance: u64) -> Vec<u8> {
         digits.push((rest & 0x7f) as u8 | 0x80);
         rest >>= 7;
     }
-    head.extend(digits.iter().rev());
-    head
+    header.extend(digits.iter().rev());
+    header
 }
 
-/// The head of a whole object: its type and its size.
+/// The header of a whole object: its type and its size.
 pub(crate) fn whole(kind: git2::ObjectType, size: u64) -> Vec<u8> {
     let kind: u8 = match kind {
         git2::ObjectType::Commit => 1,
@@ -101,16 +100,16 @@ pub(crate) fn whole(kind: git2::ObjectType, size: u64) -> Vec<u8> {
         git2::ObjectType::Tag => 4,
         _ => 3,
     };
-    let mut head = vec![kind << 4 | (size & 0xf) as u8];
+    let mut header = vec![kind << 4 | (size & 0xf) as u8];
     let mut rest = size >> 4;
     while rest > 0 {
-        if let Some(last) = head.last_mut() {
+        if let Some(last) = header.last_mut() {
             *last |= 0x80;
         }
-        head.push((rest & 0x7f) as u8);
+        header.push((rest & 0x7f) as u8);
         rest >>= 7;
     }
-    head
+    header
 }
 
 fn distance(bytes: &[u8]) -> Option<(u64, usize)> {
@@ -130,27 +129,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rebased_head_reads_back() {
+    fn a_rebased_header_reads_back() {
         for size in [0, 15, 16, 2047, 2048, u64::MAX] {
             let old = whole(git2::ObjectType::Blob, size);
             assert!(old.len() <= LONGEST - ID);
-            assert_eq!(parse(&old).map(|head| head.size), Some(size));
+            assert_eq!(parse(&old).map(|header| header.size), Some(size));
             for distance in [1, 127, 128, 16_511, 16_512, 1 << 40, u64::MAX >> 1] {
-                let head = rebased(&old, distance);
-                let expected = Head {
+                let header = rebased(&old, distance);
+                let expected = EntryHeader {
                     start: old.len(),
-                    length: head.len(),
+                    length: header.len(),
                     size,
-                    base: Base::Before(distance),
+                    base: DeltaBase::Before(distance),
                 };
-                assert_eq!(parse(&head), Some(expected));
-                assert_eq!(parse(&head[..head.len() - 1]), None);
+                assert_eq!(parse(&header), Some(expected));
+                assert_eq!(parse(&header[..header.len() - 1]), None);
             }
         }
     }
 
     #[test]
-    fn malformed_heads_are_refused() {
+    fn malformed_headers_are_refused() {
         let endless = [0xff; LONGEST];
         let reserved = [0x00];
         let unknown = [0x50];

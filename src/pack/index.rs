@@ -1,7 +1,7 @@
-//! Where a pack has its objects: indexes of version 2 (gitformat-pack).
+//! Pack indexes of version 2 (gitformat-pack): the offset of each object in a pack.
 //!
-//! [`Index`] has one in memory, for those who need most of it; [`offset`] looks up one object by a
-//! few small reads. Neither looks into the pack.
+//! [`Index`] holds an index in memory, for callers that need most of it. [`offset`] looks up one
+//! object with a few small reads. Neither reads the pack.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use git2::Oid;
 
-/// The objects of a pack, by ascending id.
+/// The objects of a pack, in ascending order of their ids.
 pub(crate) struct Index {
     ids: Vec<u8>,
     offsets: Vec<u64>,
@@ -21,14 +21,18 @@ const SIGNATURE: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 const FAN_OUT: usize = SIGNATURE.len();
 const IDS: usize = FAN_OUT + 256 * 4;
 const ID: usize = 20;
-/// A checksum of each object stands between the ids and the offsets.
+/// Bytes of an object's checksum; the checksums are between the ids and the offsets.
 const CHECKSUM: usize = 4;
-/// Set in an offset that is a position in the table of 64-bit offsets.
+/// The bit that marks an offset as a position in the table of 64-bit offsets.
 const IN_TABLE: u64 = 0x8000_0000;
-/// Checksums at the end of an index; a pack ends with one.
+/// Bytes of the checksum at the end of a pack.
 const TRAILER: u64 = 20;
 
 impl Index {
+    /// Reads the index of the pack `name` (without extension) in a directory.
+    ///
+    /// # Errors
+    /// The index cannot be read or is not of version 2, or the pack does not exist.
     pub(crate) fn read(dir: &Path, name: &str) -> io::Result<Self> {
         let path: PathBuf = dir.join(format!("{name}.idx"));
         let bytes = fs::read(&path)?;
@@ -65,8 +69,9 @@ impl Index {
         Some(Self { ids, offsets, end })
     }
 
+    /// The ids, ascending.
     pub(crate) fn ids(&self) -> impl Iterator<Item = Oid> + '_ {
-        // Twenty bytes are an id.
+        // from_bytes() fails only for a length other than 20 bytes.
         self.ids
             .chunks_exact(ID)
             .filter_map(|id| Oid::from_bytes(id).ok())
@@ -77,27 +82,28 @@ impl Index {
         self.offsets.len()
     }
 
-    /// The id at a position, below [`Index::len`].
+    /// The id at a position, which must be below [`Index::len`].
     pub(crate) fn id(&self, position: usize) -> Oid {
-        // Twenty bytes are an id.
+        // from_bytes() fails only for a length other than 20 bytes.
         Oid::from_bytes(self.id_bytes(position)).unwrap_or(Oid::ZERO_SHA1)
     }
 
-    /// Where the pack has the object at a position, below [`Index::len`].
+    /// The offset in the pack of the object at a position, which must be below [`Index::len`].
     pub(crate) fn offset(&self, position: usize) -> u64 {
         self.offsets[position]
     }
 
-    /// Where the objects in the pack end.
+    /// The offset in the pack at which the objects end and the checksum begins.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
+    /// Whether the pack has the object.
     pub(crate) fn contains(&self, id: Oid) -> bool {
         self.position(id).is_some()
     }
 
-    /// The position of an object.
+    /// The position of an object in the index; `None` if the pack does not have it.
     pub(crate) fn position(&self, id: Oid) -> Option<usize> {
         let (mut low, mut high) = (0, self.offsets.len());
         while low < high {
@@ -115,7 +121,7 @@ impl Index {
         &self.ids[position * ID..(position + 1) * ID]
     }
 
-    /// Bytes that each object takes in the pack, in the order of [`Index::ids`].
+    /// The bytes that each object takes in the pack, in the order of [`Index::ids`].
     pub(crate) fn sizes(&self) -> Vec<u64> {
         let mut order: Vec<usize> = (0..self.offsets.len()).collect();
         order.sort_unstable_by_key(|i| self.offsets[*i]);
@@ -129,10 +135,10 @@ impl Index {
     }
 }
 
-/// The offset in the pack at which an object begins; none if the pack does not have it.
+/// The offset in the pack at which an object begins; `None` if the pack does not have it.
 ///
 /// # Errors
-/// The file cannot be read, or is no index of version 2.
+/// The file cannot be read, or is not an index of version 2.
 pub(super) fn offset(index: &File, id: Oid) -> io::Result<Option<u64>> {
     let mut signature = [0; SIGNATURE.len()];
     index.read_exact_at(&mut signature, 0)?;
@@ -180,7 +186,10 @@ fn word(index: &File, at: u64) -> io::Result<u64> {
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "no pack index of version 2")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it is not a pack index of version 2",
+    )
 }
 
 #[cfg(test)]
@@ -189,7 +198,8 @@ mod tests {
 
     use super::*;
 
-    /// An index of objects by ascending id; offsets from 2^31 on are in the table of large ones.
+    /// An index of objects, given in ascending order of their ids. Offsets of 2^31 and more are in
+    /// the table of 64-bit offsets.
     fn index_of(objects: &[(Oid, u64)]) -> File {
         let mut bytes = SIGNATURE.to_vec();
         for byte in 0..=255 {
@@ -227,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_object_is_found_where_it_is_and_no_other() {
+    fn every_object_is_found_at_its_offset_and_no_other_object_is_found() {
         let objects = [
             (id(0, 1), 12),
             (id(0, 3), 0x7fff_ffff),
@@ -254,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_index_or_ends_early_is_an_error() {
+    fn a_file_that_is_not_an_index_or_ends_early_is_an_error() {
         let objects = [(id(1, 1), 12), (id(1, 2), 1 << 40)];
         let cut = index_of(&objects);
         cut.set_len(cut.metadata().unwrap().len() - 1).unwrap();

@@ -1,4 +1,4 @@
-//! An object that a pack holds whole, decompressed piece by piece.
+//! Streams an object out of a pack, decompressing it piece by piece.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,41 +8,40 @@ use std::path::Path;
 use flate2::{Decompress, FlushDecompress, Status};
 use git2::Oid;
 
-use super::entry::{self, Base};
+use super::entry::{self, DeltaBase};
 use super::index;
 
-/// An object in a pack that is no delta, from its beginning to its end.
+/// An object that a pack holds whole, that is, not as a delta.
 ///
-/// Reading ends ([`Read::read`] returns 0) when all bytes have come that the head announces and
-/// zlib's checksum agrees. Anything else is an error of the kind `InvalidData` or `UnexpectedEof`.
-/// The pack may be removed meanwhile.
+/// [`Read::read`] returns 0 once it has returned as many bytes as the header announces and zlib's
+/// checksum matches. Anything else is an error of the kind `InvalidData` or `UnexpectedEof`. The
+/// pack may be removed while it is read.
 pub(crate) struct Whole {
     pack: File,
-    /// Where the pack is read on.
+    /// The offset in the pack of the next read.
     at: u64,
     input: Box<[u8]>,
-    /// What of the input was read and not yet decompressed.
+    /// The part of `input` that was read and not yet decompressed.
     pending: std::ops::Range<usize>,
     inflate: Decompress,
     size: u64,
-    /// Bytes that are still to come out.
+    /// Decompressed bytes that were not returned yet.
     left: u64,
     ended: bool,
 }
 
-/// Size in bytes beyond which an object is read by [`Whole`] where that is possible.
+/// Objects larger than this, in bytes, are read by [`Whole`] if a pack holds them whole.
 pub(crate) const LARGE: usize = 8 << 20;
 
-/// What is read of a pack at a time, in bytes.
+/// Bytes that are read from a pack at a time.
 const PIECE: usize = 256 << 10;
 
 impl Whole {
-    /// Looks for an object in the packs of a directory; none if each has it as a delta, or not at
-    /// all.
+    /// Looks for an object in the packs of a directory; `None` if no pack holds it whole.
     ///
     /// # Errors
-    /// The directory, an index or a pack cannot be read, or is malformed. One that is removed while
-    /// this looks is no error.
+    /// The directory, an index or a pack cannot be read or is malformed. A pack that is removed
+    /// during the search is not an error.
     pub(crate) fn find(packs: &Path, id: Oid) -> io::Result<Option<Self>> {
         let files = match fs::read_dir(packs) {
             Ok(files) => files,
@@ -67,27 +66,27 @@ impl Whole {
         Ok(None)
     }
 
-    /// Size of the object in bytes, as the pack says.
+    /// Size of the object in bytes, from its header.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     fn at(pack: File, offset: u64) -> io::Result<Option<Self>> {
-        let mut head = [0; entry::LONGEST];
-        let length = pack.read_at(&mut head, offset)?;
-        let head = entry::parse(&head[..length])
-            .ok_or_else(|| damaged("an object in a pack has a malformed head"))?;
-        if head.base != Base::None {
+        let mut header = [0; entry::LONGEST];
+        let length = pack.read_at(&mut header, offset)?;
+        let header = entry::parse(&header[..length])
+            .ok_or_else(|| damaged("an object in a pack has a malformed header"))?;
+        if header.base != DeltaBase::None {
             return Ok(None);
         }
         Ok(Some(Self {
             pack,
-            at: offset + head.length as u64,
+            at: offset + header.length as u64,
             input: vec![0; PIECE].into(),
             pending: 0..0,
             inflate: Decompress::new(true),
-            size: head.size,
-            left: head.size,
+            size: header.size,
+            left: header.size,
             ended: false,
         }))
     }
@@ -122,10 +121,12 @@ impl Read for Whole {
             self.left = self
                 .left
                 .checked_sub(given as u64)
-                .ok_or_else(|| damaged("an object in a pack is larger than its head says"))?;
+                .ok_or_else(|| damaged("an object in a pack is larger than its header says"))?;
             if status == Status::StreamEnd {
                 if self.left > 0 {
-                    return Err(damaged("an object in a pack is smaller than its head says"));
+                    return Err(damaged(
+                        "an object in a pack is smaller than its header says",
+                    ));
                 }
                 self.ended = true;
             }
@@ -162,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// A pack of one object that says it has `size` bytes, after some others.
+    /// A pack with one object whose header announces `size` bytes, and the offset of that object.
     fn pack(size: u64, content: &[u8]) -> (File, u64) {
         let offset = 1234;
         let mut bytes = vec![0x55; offset];
@@ -170,7 +171,7 @@ mod tests {
         let mut encoder = ZlibEncoder::new(bytes, Compression::fast());
         encoder.write_all(content).unwrap();
         let mut bytes = encoder.finish().unwrap();
-        // The next object.
+        // Bytes of a next object.
         bytes.extend([0xaa; 100]);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_comes_out_byte_for_byte_whatever_its_size() {
+    fn an_object_of_any_size_is_read_byte_for_byte() {
         for length in [0, 1, 9_999, 10_000, 10_001, PIECE, 3 * PIECE + 17] {
             for content in [noise(length), vec![0; length]] {
                 let (pack, offset) = pack(length as u64, &content);
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_the_content_does_not_have_is_damage() {
+    fn a_header_with_another_size_than_the_content_is_damage() {
         let content = noise(30_000);
         for size in [0, 29_999, 30_001] {
             let (pack, offset) = pack(size, &content);
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_or_a_cut_is_damage() {
+    fn a_flipped_bit_or_a_truncated_pack_is_damage() {
         let content = noise(30_000);
         let (flipped, offset) = pack(30_000, &content);
         flipped.write_all_at(&[0], offset + 15_000).unwrap();

@@ -1,9 +1,9 @@
-//! Copying objects from old packs into new ones as they are: compressed, and as deltas.
+//! Copies objects from old packs into new ones unchanged: compressed, and as deltas.
 //!
-//! A pack that is written here is complete in itself: the base of a delta is copied along, before
-//! it, even when nothing else needs it (it takes about the room that the object would take whole).
-//! The new pack is indexed as one that arrives is, so that what was damaged is found. Nothing here
-//! removes a pack, and memory is needed for the list of objects alone.
+//! Every new pack holds the bases of its deltas. A base is copied before its delta even if nothing
+//! else needs it, which takes about as many bytes as storing the delta's object whole. The new pack
+//! is indexed like one that was received, so damaged objects are detected. Nothing here removes a
+//! pack. Memory use is proportional to the number of objects, not to their size.
 
 use std::fs::File;
 use std::io;
@@ -14,58 +14,58 @@ use std::path::Path;
 use git2::{ErrorClass, Oid};
 
 use super::indexing::system_error;
-use super::output::Output;
+use super::pack_writer::PackWriter;
 use super::packs::{self, Pack};
 use crate::base::budget::{Budget, Interrupted};
 use crate::pack::Index;
-use crate::pack::entry::{self, Base};
+use crate::pack::entry::{self, DeltaBase, EntryHeader};
 
-/// What goes into the new packs, and in which order.
-pub(super) struct Plan<'a> {
-    sources: Vec<Source<'a>>,
-    steps: Vec<Step>,
-    /// The steps of each new pack.
+/// The objects that go into the new packs, in the order in which they are written.
+pub(super) struct CopyPlan<'a> {
+    sources: Vec<SourcePack<'a>>,
+    steps: Vec<CopyStep>,
+    /// The range of steps that makes up each new pack.
     slices: Vec<Range<usize>>,
 }
 
 /// Why objects could not be copied.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CopyFailure {
     /// The budget is used up.
     Interrupted(Interrupted),
-    /// An old pack cannot be read, or is not what its index says.
+    /// An old pack cannot be read, or does not match its index.
     Damaged(Box<dyn std::error::Error + Send + Sync>),
-    /// The disk does not take a new pack, or does not let an old one be opened.
+    /// A new pack cannot be written, or an old one cannot be opened.
     Disk(io::Error),
 }
 
 /// An old pack.
-struct Source<'a> {
+struct SourcePack<'a> {
     file: File,
     index: &'a Index,
     /// Positions in the index, by ascending offset.
     order: Vec<u32>,
-    /// By position in the index: one more than the step that copies the object; 0 for none.
+    /// By position in the index: 1 + the number of the step that copies the object, or 0.
     placed: Vec<u32>,
 }
 
-/// An object in an old pack.
+/// An object in an old pack: the number of the pack, and the position in its index.
 #[derive(Clone, Copy)]
-struct Place {
+struct PackedObject {
     source: u32,
     position: u32,
 }
 
-struct Step {
-    place: Place,
-    /// The step that copies the base.
+struct CopyStep {
+    object: PackedObject,
+    /// The step that copies the base, if the object is a delta.
     base: Option<u32>,
 }
 
-/// What is read at a time.
+/// Bytes that are read at a time.
 const PIECE: usize = 64 << 10;
 
-impl<'a> Plan<'a> {
+impl<'a> CopyPlan<'a> {
     /// Plans to copy the objects of `packs` that are `needed`, into packs of about `slice` bytes.
     pub(super) fn new(
         directory: &Path,
@@ -74,15 +74,16 @@ impl<'a> Plan<'a> {
         needed: impl Fn(Oid) -> bool,
         slice: u64,
         budget: &Budget,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CopyFailure> {
         let sources = packs
             .iter()
             .zip(indexes)
             .map(|(pack, index)| {
                 let path = directory.join(format!("{}.pack", pack.name));
-                Ok(Source::new(File::open(path).map_err(Failure::Disk)?, index))
+                let file = File::open(path).map_err(CopyFailure::Disk)?;
+                Ok(SourcePack::new(file, index))
             })
-            .collect::<Result<_, Failure>>()?;
+            .collect::<Result<_, CopyFailure>>()?;
         let mut plan = Self {
             sources,
             steps: Vec::new(),
@@ -91,12 +92,12 @@ impl<'a> Plan<'a> {
         let (mut begin, mut bytes) = (0, 0);
         for source in 0..plan.sources.len() {
             for i in 0..plan.sources[source].order.len() {
-                budget.check().map_err(Failure::Interrupted)?;
-                let place = Place {
+                budget.check().map_err(CopyFailure::Interrupted)?;
+                let object = PackedObject {
                     source: source as u32,
                     position: plan.sources[source].order[i],
                 };
-                let id = plan.id(place);
+                let id = plan.id(object);
                 if !needed(id) || plan.step_of(id).is_some() {
                     continue;
                 }
@@ -104,7 +105,7 @@ impl<'a> Plan<'a> {
                     plan.slices.push(begin..plan.steps.len());
                     (begin, bytes) = (plan.steps.len(), 0);
                 }
-                bytes += plan.place(place, begin)?;
+                bytes += plan.add_with_bases(object, begin)?;
             }
         }
         if begin < plan.steps.len() {
@@ -113,7 +114,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// How many objects are copied; a base that several packs need counts for each.
+    /// How many objects are copied. A base that is written to several packs counts for each.
     pub(super) fn objects(&self) -> usize {
         self.steps.len()
     }
@@ -123,56 +124,56 @@ impl<'a> Plan<'a> {
         self.slices.len()
     }
 
-    /// Writes one of the new packs, and returns its name once it is complete and on disk.
+    /// Writes one of the new packs and syncs it to the disk; returns its name.
     pub(super) fn write(
         &self,
         slice: usize,
         directory: &Path,
         budget: &Budget,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, CopyFailure> {
         let range = self.slices[slice].clone();
         let failed = |cause| match budget.check() {
-            Err(interrupted) => Failure::Interrupted(interrupted),
-            Ok(()) => refused(cause),
+            Err(interrupted) => CopyFailure::Interrupted(interrupted),
+            Ok(()) => not_indexed(cause),
         };
         let count = u32::try_from(range.len()).map_err(damaged)?;
-        let mut output = Output::new(directory, count, budget).map_err(failed)?;
+        let mut writer = PackWriter::new(directory, count, budget).map_err(failed)?;
         let mut offsets = Vec::with_capacity(range.len());
         let mut piece = vec![0; PIECE];
         for step in &self.steps[range.clone()] {
-            offsets.push(output.length());
+            offsets.push(writer.length());
             let base = step.base.map(|base| offsets[base as usize - range.start]);
-            self.copy(step.place, base, &mut piece, &mut output, budget)?;
+            self.copy(step.object, base, &mut piece, &mut writer, budget)?;
         }
-        let sum = output.finish().map_err(failed)?;
-        let name = format!("pack-{sum}");
+        let checksum = writer.finish().map_err(failed)?;
+        let name = format!("pack-{checksum}");
         let written = Index::read(directory, &name).map_err(damaged)?;
-        let whole = written.len() == range.len()
+        let is_complete = written.len() == range.len()
             && self.steps[range]
                 .iter()
-                .all(|step| written.contains(self.id(step.place)));
-        if !whole {
-            packs::remove(directory, &name).map_err(Failure::Disk)?;
+                .all(|step| written.contains(self.id(step.object)));
+        if !is_complete {
+            packs::remove(directory, &name).map_err(CopyFailure::Disk)?;
             return Err(damaged(format!("objects are missing in the new {name}")));
         }
-        packs::sync(directory, &sum).map_err(Failure::Disk)?;
+        packs::sync(directory, &checksum).map_err(CopyFailure::Disk)?;
         Ok(name)
     }
 
-    /// Copies one object; `base` is where the new pack has that of a delta.
+    /// Copies one object. For a delta, `base` is the offset of its base in the new pack.
     fn copy(
         &self,
-        place: Place,
+        object: PackedObject,
         base: Option<u64>,
         piece: &mut [u8],
-        output: &mut Output,
+        writer: &mut PackWriter,
         budget: &Budget,
-    ) -> Result<(), Failure> {
-        let source = &self.sources[place.source as usize];
-        let Range { start, end } = source.extent(place.position);
+    ) -> Result<(), CopyFailure> {
+        let source = &self.sources[object.source as usize];
+        let Range { start, end } = source.extent(object.position);
         let mut at = start;
         while at < end {
-            budget.check().map_err(Failure::Interrupted)?;
+            budget.check().map_err(CopyFailure::Interrupted)?;
             let length = (end - at).min(piece.len() as u64) as usize;
             let read = &mut piece[..length];
             source.file.read_exact_at(read, at).map_err(damaged)?;
@@ -180,28 +181,28 @@ impl<'a> Plan<'a> {
             if let Some(base) = base
                 && at == start
             {
-                let head = source.head(place.position)?;
-                let old = data.get(..head.start).unwrap_or_default();
-                let distance = output.length() - base;
-                output
+                let header = source.header(object.position)?;
+                let old = data.get(..header.start).unwrap_or_default();
+                let distance = writer.length() - base;
+                writer
                     .write(&entry::rebased(old, distance))
-                    .map_err(refused)?;
-                data = data.get(head.length..).unwrap_or_default();
+                    .map_err(not_indexed)?;
+                data = data.get(header.length..).unwrap_or_default();
             }
-            output.write(data).map_err(|cause| match budget.check() {
-                Err(interrupted) => Failure::Interrupted(interrupted),
-                Ok(()) => refused(cause),
+            writer.write(data).map_err(|cause| match budget.check() {
+                Err(interrupted) => CopyFailure::Interrupted(interrupted),
+                Ok(()) => not_indexed(cause),
             })?;
             at += length as u64;
         }
         Ok(())
     }
 
-    /// Plans an object, and before it what it is a delta of, for the pack whose first step is
+    /// Adds steps for an object, preceded by its chain of bases, to the pack whose first step is
     /// `begin`. Returns their size in bytes.
-    fn place(&mut self, place: Place, begin: usize) -> Result<u64, Failure> {
-        let mut chain = vec![self.best(place)?];
-        let limit = self.sources[place.source as usize].order.len();
+    fn add_with_bases(&mut self, object: PackedObject, begin: usize) -> Result<u64, CopyFailure> {
+        let mut chain = vec![self.best_copy(object)?];
+        let limit = self.sources[object.source as usize].order.len();
         while let Some(base) = self.base(chain[chain.len() - 1])? {
             let id = self.id(base);
             if self.step_of(id).is_some_and(|step| step as usize >= begin) {
@@ -210,39 +211,39 @@ impl<'a> Plan<'a> {
             if chain.len() > limit {
                 return Err(damaged("a delta builds on itself"));
             }
-            chain.push(self.best(base)?);
+            chain.push(self.best_copy(base)?);
         }
         let mut bytes = 0;
-        while let Some(place) = chain.pop() {
-            let base = match self.base(place)? {
+        while let Some(object) = chain.pop() {
+            let base = match self.base(object)? {
                 Some(base) => self.step_of(self.id(base)),
                 None => None,
             };
             let number = u32::try_from(self.steps.len() + 1).map_err(damaged)?;
-            let source = &mut self.sources[place.source as usize];
-            let Range { start, end } = source.extent(place.position);
+            let source = &mut self.sources[object.source as usize];
+            let Range { start, end } = source.extent(object.position);
             bytes += end - start;
-            let id = source.index.id(place.position as usize);
+            let id = source.index.id(object.position as usize);
             for source in &mut self.sources {
                 if let Some(position) = source.index.position(id) {
                     source.placed[position] = number;
                 }
             }
-            self.steps.push(Step { place, base });
+            self.steps.push(CopyStep { object, base });
         }
         Ok(bytes)
     }
 
-    /// Of all copies of an object one that is whole, or else this one: chains of deltas must not
-    /// become longer by being copied again and again.
-    fn best(&self, place: Place) -> Result<Place, Failure> {
-        if self.base(place)?.is_none() {
-            return Ok(place);
+    /// A copy of the object that is not a delta, if any pack has one, or else this copy. Otherwise
+    /// repeated rewrites would lengthen the chains of deltas.
+    fn best_copy(&self, object: PackedObject) -> Result<PackedObject, CopyFailure> {
+        if self.base(object)?.is_none() {
+            return Ok(object);
         }
-        let id = self.id(place);
+        let id = self.id(object);
         for (number, source) in self.sources.iter().enumerate() {
             if let Some(position) = source.index.position(id) {
-                let copy = Place {
+                let copy = PackedObject {
                     source: number as u32,
                     position: position as u32,
                 };
@@ -251,25 +252,25 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        Ok(place)
+        Ok(object)
     }
 
-    /// Where the pack of a delta has the base.
-    fn base(&self, place: Place) -> Result<Option<Place>, Failure> {
-        let source = &self.sources[place.source as usize];
-        let position = match source.head(place.position)?.base {
-            Base::None => return Ok(None),
-            Base::Before(distance) => {
-                let offset = source.index.offset(place.position as usize);
+    /// The base of a delta, which is in the same pack; `None` for a whole object.
+    fn base(&self, object: PackedObject) -> Result<Option<PackedObject>, CopyFailure> {
+        let source = &self.sources[object.source as usize];
+        let position = match source.header(object.position)?.base {
+            DeltaBase::None => return Ok(None),
+            DeltaBase::Before(distance) => {
+                let offset = source.index.offset(object.position as usize);
                 offset
                     .checked_sub(distance)
                     .and_then(|offset| source.at(offset))
             }
-            Base::Id(id) => source.index.position(id).map(|position| position as u32),
+            DeltaBase::Id(id) => source.index.position(id).map(|position| position as u32),
         };
         let position = position.ok_or_else(|| damaged("the base of a delta is not in its pack"))?;
-        Ok(Some(Place {
-            source: place.source,
+        Ok(Some(PackedObject {
+            source: object.source,
             position,
         }))
     }
@@ -282,13 +283,13 @@ impl<'a> Plan<'a> {
         })
     }
 
-    fn id(&self, place: Place) -> Oid {
-        let source = &self.sources[place.source as usize];
-        source.index.id(place.position as usize)
+    fn id(&self, object: PackedObject) -> Oid {
+        let source = &self.sources[object.source as usize];
+        source.index.id(object.position as usize)
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> SourcePack<'a> {
     fn new(file: File, index: &'a Index) -> Self {
         let mut order: Vec<u32> = (0..index.len() as u32).collect();
         order.sort_unstable_by_key(|position| index.offset(*position as usize));
@@ -300,14 +301,14 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The object that begins at an offset.
+    /// The position in the index of the object that begins at an offset.
     fn at(&self, offset: u64) -> Option<u32> {
         let of = |position: &u32| self.index.offset(*position as usize);
         let i = self.order.binary_search_by_key(&offset, of).ok()?;
         Some(self.order[i])
     }
 
-    /// The bytes of the pack that an object takes.
+    /// The range of bytes in the pack that an object takes.
     fn extent(&self, position: u32) -> Range<u64> {
         let start = self.index.offset(position as usize);
         let next = self
@@ -320,23 +321,24 @@ impl<'a> Source<'a> {
         start..end.max(start)
     }
 
-    fn head(&self, position: u32) -> Result<entry::Head, Failure> {
+    fn header(&self, position: u32) -> Result<EntryHeader, CopyFailure> {
         let Range { start, end } = self.extent(position);
         let mut bytes = [0; entry::LONGEST];
         let length = (end - start).min(bytes.len() as u64) as usize;
         let bytes = &mut bytes[..length];
         self.file.read_exact_at(bytes, start).map_err(damaged)?;
-        entry::parse(bytes).ok_or_else(|| damaged("an object in a pack has a malformed head"))
+        entry::parse(bytes).ok_or_else(|| damaged("an object in a pack has a malformed header"))
     }
 }
 
-fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
-    Failure::Damaged(cause.into())
+fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CopyFailure {
+    CopyFailure::Damaged(cause.into())
 }
 
-fn refused(cause: git2::Error) -> Failure {
+/// The failure that an error of the indexer stands for.
+fn not_indexed(cause: git2::Error) -> CopyFailure {
     if cause.class() == ErrorClass::Os {
-        Failure::Disk(system_error(cause))
+        CopyFailure::Disk(system_error(cause))
     } else {
         damaged(cause)
     }

@@ -1,7 +1,7 @@
-//! libgit2's indexer, given a pack by large pieces.
+//! libgit2's indexer, fed with large pieces of a pack.
 //!
-//! It verifies every object and writes pack and index. Until [`Indexing::commit`] nothing refers to
-//! them, and dropping an `Indexing` removes them. What its errors mean is for the caller to say.
+//! It verifies every object and writes the pack and its index. Until [`Indexing::commit`] nothing
+//! refers to them, and dropping an `Indexing` removes them. Callers translate its errors.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,20 +12,20 @@ use git2::{Indexer, Odb};
 
 use crate::base::budget::Budget;
 
-/// A pack on its way to the disk.
+/// A pack that is being indexed.
 #[must_use = "nothing is kept before commit()"]
 pub(super) struct Indexing {
     indexer: Indexer<'static>,
-    /// What the indexer is given next.
+    /// Bytes that the indexer was not given yet.
     pending: Vec<u8>,
     indexed: Arc<AtomicUsize>,
 }
 
-/// Bytes that the indexer is given at a time: each call makes it map the file anew.
+/// Bytes that the indexer is given at a time. Each call makes it map the file again.
 const BATCH: usize = 256 << 10;
 
 impl Indexing {
-    /// Begins a pack in `directory`; deltas may build on what is in `bases`.
+    /// Begins a pack in `directory`; the bases of its deltas may be in `bases`.
     pub(super) fn new(
         bases: Option<&Odb<'static>>,
         directory: &Path,
@@ -45,12 +45,12 @@ impl Indexing {
         })
     }
 
-    /// How many objects are indexed; those that came as deltas are counted at the end.
+    /// How many objects are indexed. Deltas are resolved, and so counted, in [`Indexing::commit`].
     pub(super) fn indexed(&self) -> usize {
         self.indexed.load(Ordering::Relaxed)
     }
 
-    /// Takes what comes next.
+    /// Takes the next bytes of the pack.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), git2::Error> {
         if self.pending.len() + bytes.len() > BATCH {
             self.flush()?;
@@ -59,7 +59,7 @@ impl Indexing {
         Ok(())
     }
 
-    /// Indexes the rest and puts the pack into place; returns its checksum.
+    /// Indexes the rest and renames the pack to its final name; returns its checksum in hexadecimal.
     pub(super) fn commit(mut self) -> Result<String, git2::Error> {
         self.flush()?;
         self.indexer.commit()
@@ -69,7 +69,7 @@ impl Indexing {
         let written = self.indexer.write_all(&self.pending);
         self.pending.clear();
         written.map_err(|cause| {
-            // The indexer has no other errors.
+            // git2's Write implementation wraps only git2::Error.
             cause
                 .downcast::<git2::Error>()
                 .unwrap_or_else(|cause| git2::Error::from_str(&cause.to_string()))
@@ -77,7 +77,7 @@ impl Indexing {
     }
 }
 
-/// What the system said, of which libgit2 tells no more than the words (strerror(3)).
+/// The system's error behind an error of libgit2, which passes on only its text (strerror(3)).
 pub(super) fn system_error(cause: git2::Error) -> io::Error {
     let says = |words| cause.message().contains(words);
     let kind = if says("No space left") || says("quota") {

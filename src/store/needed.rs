@@ -1,22 +1,23 @@
-//! What the retained commits need: their histories, and every object in those.
+//! The histories of the retained commits, and every object in them.
 //!
-//! Nothing here writes, or looks at packs.
+//! Nothing here writes or looks at packs.
 
 use std::collections::{BTreeSet, HashSet};
 
 use git2::{Oid, Repository};
 
-use super::{Store, each_entry};
+use super::Store;
+use super::objects::{each_entry, with_commit};
 use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 
-/// The longest history whose every tree is looked at.
-const HISTORY: usize = 1000;
+/// The longest history, in commits, whose trees are all read.
+const MAX_HISTORY: usize = 1000;
 
 impl Store {
-    /// The retained commits and their ancestors as far as the store has them, and those of them
-    /// whose parents it does not have.
+    /// The retained commits with those of their ancestors that the store has, and the commits among
+    /// them whose parents it does not have.
     pub(super) fn history(
         &self,
         repository: &Repository,
@@ -33,46 +34,44 @@ impl Store {
                 continue;
             }
             check(budget)?;
-            let found = repository
-                .find_commit(commit.oid())
+            let parents = with_commit(&odb, commit, |found| found.parents)
                 .map_err(|cause| self.unreadable(cause))?;
-            if boundary.contains(&commit) || found.parent_ids().any(|id| !odb.exists(id)) {
+            if boundary.contains(&commit) || parents.iter().any(|id| !odb.exists(*id)) {
                 cut.insert(commit);
             } else {
-                waiting.extend(found.parent_ids().map(Commit::from));
+                waiting.extend(parents.into_iter().map(Commit::from));
             }
         }
         Ok((history, cut))
     }
 
-    /// Every object that the history needs; none when it is too long to look.
-    pub(super) fn live(
+    /// Every object that the history needs, tags included; `None` if the history is too long to
+    /// read.
+    pub(super) fn needed_objects(
         &self,
         repository: &Repository,
         history: &HashSet<Commit>,
         budget: &Budget,
     ) -> Result<Option<HashSet<Oid>>, SyncError> {
-        if history.len() > HISTORY {
+        if history.len() > MAX_HISTORY {
             return Ok(None);
         }
-        let mut live = HashSet::new();
+        let read = |cause| self.unreadable(cause);
+        let odb = repository.odb().map_err(read)?;
+        let mut needed = HashSet::new();
         let mut trees = HashSet::new();
         for commit in history {
             check(budget)?;
-            let read = |cause| self.unreadable(cause);
-            live.insert(commit.oid());
-            let root = repository
-                .find_commit(commit.oid())
-                .map_err(read)?
-                .tree_id();
+            needed.insert(commit.oid());
+            let root = with_commit(&odb, *commit, |found| found.tree).map_err(read)?;
             each_entry(repository, root, &mut trees, &mut |id, _| {
-                live.insert(id);
+                needed.insert(id);
                 Ok(())
             })
             .map_err(read)?;
         }
-        self.add_tags(repository, history, &mut live)?;
-        Ok(Some(live))
+        self.add_tags(repository, history, &mut needed)?;
+        Ok(Some(needed))
     }
 
     pub(super) fn unreadable(&self, cause: git2::Error) -> SyncError {

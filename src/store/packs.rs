@@ -1,20 +1,20 @@
-//! The files of `objects/pack`: which are there, and how large they are.
+//! The files of `objects/pack`: their names and sizes.
 //!
-//! Nothing here looks into a pack or an index: see [`pack`](crate::pack).
+//! Nothing here reads a pack or an index: see [`pack`](crate::pack).
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::remove_files;
+use super::directory::remove_files;
 
 /// A complete pack with its index.
 #[derive(Clone, Debug)]
 pub(super) struct Pack {
     /// Name without extension: `pack-<checksum>`.
     pub(super) name: String,
-    /// Pack and index together.
+    /// Size of the pack and its index together, in bytes.
     pub(super) bytes: u64,
 }
 
@@ -31,12 +31,13 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<Pack>> {
     Ok(packs)
 }
 
-/// The bytes of packs and their indexes.
+/// The size of packs and their indexes, in bytes.
 pub(super) fn total(packs: &[Pack]) -> u64 {
     packs.iter().map(|pack| pack.bytes).sum()
 }
 
-/// Removes whatever is not a complete pack: temporary files, locks, halves, empty files.
+/// Removes all files that are not part of a complete pack: temporary files, locks, a pack or an index
+/// without the other, empty files.
 pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     let pairs = pairs(dir)?;
     remove_files(dir, |path, _| {
@@ -49,7 +50,8 @@ pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     })
 }
 
-/// Makes sure that a power cut does not take a pack that something refers to.
+/// Syncs a pack and its index to the disk, so that a power cut does not lose a pack that a ref
+/// depends on.
 pub(super) fn sync(dir: &Path, checksum: &str) -> io::Result<()> {
     for extension in ["pack", "idx"] {
         fs::File::open(dir.join(format!("pack-{checksum}.{extension}")))?.sync_data()?;
@@ -57,17 +59,18 @@ pub(super) fn sync(dir: &Path, checksum: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a pack: the index first, so that no reader finds an index without its pack.
+/// Removes a pack. The index goes first, so that no reader finds an index without its pack.
 pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
     fs::remove_file(dir.join(format!("{name}.idx")))?;
     fs::remove_file(dir.join(format!("{name}.pack")))
 }
 
-type Halves = (Option<u64>, Option<u64>);
+/// The size of the pack and of the index, if each is there.
+type PairSizes = (Option<u64>, Option<u64>);
 
-/// The sizes of pack and index by name; empty files do not count.
-fn pairs(dir: &Path) -> io::Result<HashMap<String, Halves>> {
-    let mut pairs: HashMap<String, Halves> = HashMap::new();
+/// The sizes of packs and indexes by name. Empty files are left out.
+fn pairs(dir: &Path) -> io::Result<HashMap<String, PairSizes>> {
+    let mut pairs: HashMap<String, PairSizes> = HashMap::new();
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(pairs),

@@ -1,8 +1,8 @@
-//! A pack on its way into the store.
+//! Receives a pack into the store.
 //!
-//! Bytes are indexed as they come; those of a large thin pack are put aside until its bases are
-//! known. Until [`Receiving::finish`] nothing refers to them, and dropping a `Receiving` removes
-//! them. Objects are not checked for what they contain.
+//! The bytes are indexed as they arrive; a large thin pack is spooled to a file first, until the
+//! bases of its deltas are known. Until [`Receiving::finish`] nothing refers to the pack, and
+//! dropping a `Receiving` removes it. Objects are not checked for hostile content.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use git2::{ErrorClass, ErrorCode, Odb};
 
 use super::indexing::{Indexing, system_error};
+use super::objects::has_root;
 use super::thin::Spool;
-use super::{Store, has_root, packs};
+use super::{Store, packs};
 use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError, shortage};
@@ -22,7 +23,7 @@ use crate::base::transfer::{Fetched, PackSink};
 #[must_use = "nothing is kept before finish()"]
 pub struct Receiving<'s> {
     store: &'s Store,
-    /// Declared, and so dropped, before the database that it points into.
+    /// Declared before `bases`, and so dropped before it, because it points into that database.
     intake: Intake,
     bases: Odb<'static>,
     budget: Budget,
@@ -30,39 +31,39 @@ pub struct Receiving<'s> {
     thin: bool,
     bytes: u64,
     header: Vec<u8>,
-    progress: Progress,
+    progress: FetchProgress,
 }
 
-/// Where the bytes go.
+/// Where the received bytes go.
 enum Intake {
     Indexing(Indexing),
     Spool(Spool),
-    /// Nowhere, after a failure.
+    /// Nowhere: the pack has failed.
     Failed,
 }
 
-/// What a log line about a long fetch needs.
-struct Progress {
+/// When the progress of a long fetch was logged last.
+struct FetchProgress {
     started: Instant,
-    said: Instant,
-    bytes_said: u64,
+    logged: Instant,
+    bytes_logged: u64,
 }
 
 const HEADER: usize = 12;
-/// A thin pack of more objects is completed by [`Spool`], which costs reading it twice; libgit2
-/// needs time that grows with the square of the deltas without a base.
+/// A thin pack with more objects than this is completed by [`Spool`], which reads it twice. libgit2
+/// reads it once, but takes time that grows with the square of the number of deltas without a base.
 const FEW_OBJECTS: u32 = 3000;
-/// Bytes that a process which is not short of memory can have at any time, and that no allocator
-/// has in reserve; asked for, and given back untouched.
+/// Bytes that are allocated and freed untouched to find out whether memory is short: more than an
+/// allocator keeps in reserve, and little for a process that is not short of memory.
 const PROBE: usize = 64 << 20;
-/// Fetches shorter than this are not talked about, nor others more often.
-const TALK_EVERY: Duration = Duration::from_secs(5);
+/// The time between two log lines about the progress of a fetch, and before the first.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Begins to take a pack of at most `max_bytes` bytes.
+    /// Begins to receive a pack of at most `max_bytes` bytes.
     ///
     /// # Errors
-    /// Stage `fetch`: the disk does not take a new file.
+    /// Stage `fetch`: a new file cannot be created.
     pub fn receive(&self, budget: &Budget, max_bytes: u64) -> Result<Receiving<'_>, SyncError> {
         let failed = |cause: git2::Error| self.pack_error(cause);
         let directory = self.pack_dir();
@@ -89,15 +90,15 @@ impl Store {
             thin: false,
             bytes: 0,
             header: Vec::with_capacity(HEADER),
-            progress: Progress {
+            progress: FetchProgress {
                 started: now,
-                said: now,
-                bytes_said: 0,
+                logged: now,
+                bytes_logged: 0,
             },
         })
     }
 
-    /// The error for what libgit2 says about a pack.
+    /// Translates an error of libgit2 about a pack.
     fn pack_error(&self, cause: git2::Error) -> SyncError {
         let text = cause.message().to_owned();
         let error = |reason, message: String| SyncError::new(Stage::Fetch, reason, message);
@@ -109,12 +110,12 @@ impl Store {
             let cause = system_error(cause);
             return SyncError::disk(Stage::Fetch, "write a pack into", &self.path, cause);
         }
-        // What libgit2 could not map into memory it may call damaged.
+        // libgit2 may report a pack that it could not map into memory as damaged.
         if out_of_memory() {
             let error = error(Reason::Resources, unindexed()).with_source(cause);
             return error.with_hint("out of memory: raise the memory limit of the container");
         }
-        // Deltas whose base we claimed to have, and do not.
+        // The server sent a delta whose base the store claimed to have and does not have.
         if cause.code() == ErrorCode::NotFound
             || text.contains("delta base")
             || text.contains("thin pack")
@@ -123,7 +124,7 @@ impl Store {
                 Reason::Store,
                 format!("{} lacks the base of a delta", self.path.display()),
             )
-            .with_hint("the store is rebuilt from the remote")
+            .with_hint("no action is needed: the store is rebuilt from the remote")
             .with_source(cause);
         }
         let truncated = ["early EOF", "missing trailer", "incomplete pack header"];
@@ -135,30 +136,30 @@ impl Store {
     }
 }
 
-/// Whether the system refuses this process memory.
+/// Whether the system refuses memory to this process.
 fn out_of_memory() -> bool {
     let mut probe: Vec<u8> = Vec::new();
     let refused = probe.try_reserve_exact(PROBE).is_err();
-    // Memory that nobody can see need not be asked for.
+    // Without this the compiler may remove the allocation, because nothing uses it.
     std::hint::black_box(&probe);
     refused
 }
 
 impl Receiving<'_> {
-    /// Bytes taken so far.
+    /// Bytes received so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Says that the pack may lack the bases of its deltas. (Without it such a pack is completed,
-    /// too; a large one takes long.)
+    /// Announces that the pack may lack the bases of its deltas. A thin pack is completed without
+    /// this too, but a large one then takes long.
     pub fn expect_thin(&mut self) {
         self.thin = true;
     }
 
     /// Completes the pack (the bases of a thin one are added), then records the shallow boundary
-    /// and that `commits` are here. A kill between any two of these steps is harmless: a boundary
-    /// for what is not here, or a pack that nothing refers to.
+    /// and `commits`. A kill between any two of these steps is harmless: it leaves a boundary for
+    /// commits that are not in the store, or a pack that nothing refers to.
     ///
     /// # Errors
     /// Stage `fetch`: the pack is truncated, damaged or lacks a commit, or the disk is full.
@@ -173,7 +174,7 @@ impl Receiving<'_> {
             store.write_shallow(&boundary).map_err(disk)?;
         }
         let intake = std::mem::replace(&mut self.intake, Intake::Failed);
-        let sum = match intake {
+        let checksum = match intake {
             _ if self.objects() == Some(0) => None,
             Intake::Indexing(indexing) => {
                 Some(indexing.commit().map_err(|cause| self.error(cause))?)
@@ -181,8 +182,8 @@ impl Receiving<'_> {
             Intake::Spool(spool) => Some(self.complete(&spool)?),
             Intake::Failed => None,
         };
-        if let Some(sum) = sum {
-            packs::sync(&store.pack_dir(), &sum).map_err(disk)?;
+        if let Some(checksum) = checksum {
+            packs::sync(&store.pack_dir(), &checksum).map_err(disk)?;
         }
         let open = boundary.len();
         boundary.retain(|commit| !fetched.unshallow.contains(commit));
@@ -203,21 +204,21 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    /// Completes a thin pack that was put aside; returns its checksum.
+    /// Completes a spooled thin pack; returns its checksum.
     fn complete(&self, spool: &Spool) -> Result<String, SyncError> {
         let directory = self.store.pack_dir();
         let completed = spool.complete(&self.bases, &directory, &self.budget);
         let cause = match completed {
-            Ok(sum) => return Ok(sum),
+            Ok(checksum) => return Ok(checksum),
             Err(cause) => cause,
         };
         if cause.class() == ErrorClass::Os || self.budget.check().is_err() {
             return Err(self.error(cause));
         }
-        tracing::debug!(%cause, "completing a thin pack base by base");
+        tracing::debug!(%cause, "libgit2 completes the thin pack instead");
         Indexing::new(Some(&self.bases), &directory, &self.budget)
             .and_then(|mut indexing| {
-                spool.pour(|piece| indexing.write(piece))?;
+                spool.read_back(|piece| indexing.write(piece))?;
                 indexing.commit()
             })
             .map_err(|cause| self.error(cause))
@@ -236,16 +237,16 @@ impl Receiving<'_> {
         }
     }
 
-    fn talk(&mut self) {
-        let since = self.progress.said.elapsed();
-        if since < TALK_EVERY {
+    fn log_progress(&mut self) {
+        let since = self.progress.logged.elapsed();
+        if since < LOG_EVERY {
             return;
         }
-        let fresh = self.bytes - self.progress.bytes_said;
+        let fresh = self.bytes - self.progress.bytes_logged;
         let rate = fresh as f64 / since.as_secs_f64();
-        self.progress.said = Instant::now();
-        self.progress.bytes_said = self.bytes;
-        // A lower bound, where objects came as deltas.
+        self.progress.logged = Instant::now();
+        self.progress.bytes_logged = self.bytes;
+        // A lower bound, because deltas are indexed at the end.
         let indexed = match &self.intake {
             Intake::Indexing(indexing) => indexing.indexed(),
             Intake::Spool(spool) => spool.objects() as usize,
@@ -301,14 +302,14 @@ impl PackSink for Receiving<'_> {
             Intake::Failed => Some(SyncError::new(
                 Stage::Fetch,
                 Reason::Other,
-                "more of a pack that has already failed",
+                "the pack has already failed",
             )),
         };
         if let Some(error) = failed {
             self.intake = Intake::Failed;
             return Err(error);
         }
-        self.talk();
+        self.log_progress();
         Ok(())
     }
 }

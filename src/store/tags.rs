@@ -1,4 +1,4 @@
-//! The remote's tags, for git commands in published trees: `git describe`, say.
+//! The remote's tags, for git commands in published trees such as `git describe`.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,12 +10,12 @@ use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
 use crate::base::transfer::Advertised;
 
-/// The most tags that are fetched at once.
+/// The most tags that one request fetches.
 const MAX_TAGS: usize = 1000;
 
 impl Store {
-    /// The annotated tags whose commits are here and whose own objects are not; not more than a
-    /// request can reasonably name.
+    /// The annotated tags whose commits the store has and whose own objects it does not have; at
+    /// most 1000 of them.
     pub fn missing_tags<'t>(&self, tags: &'t [Advertised]) -> Vec<&'t Advertised> {
         let Ok(repository) = self.repository() else {
             return Vec::new();
@@ -30,11 +30,11 @@ impl Store {
             .collect()
     }
 
-    /// Writes down the tags of the remote whose commits are here, in place of those from before.
-    /// A tag whose own object is not here stands for its commit directly.
+    /// Replaces the recorded tags by those tags of the remote whose commits the store has. A tag
+    /// whose own object the store does not have is recorded as a lightweight tag.
     ///
     /// # Errors
-    /// Stage `fetch`: the disk does not take them.
+    /// Stage `fetch`: the tags cannot be written.
     pub fn set_tags(&self, tags: &[Advertised]) -> Result<(), SyncError> {
         let disk =
             |cause: io::Error| SyncError::disk(Stage::Fetch, "write into", &self.path, cause);
@@ -44,15 +44,15 @@ impl Store {
         let Ok(odb) = repository.odb() else {
             return Ok(());
         };
-        let here = |id: Commit| odb.exists(id.oid());
+        let exists = |id: Commit| odb.exists(id.oid());
         let mut tags: Vec<_> = tags
             .iter()
-            .filter(|tag| Reference::is_valid_name(&tag.name) && here(tag.commit))
+            .filter(|tag| Reference::is_valid_name(&tag.name) && exists(tag.commit))
             .collect();
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
         for tag in tags {
-            if tag.object != tag.commit && here(tag.object) {
+            if tag.object != tag.commit && exists(tag.object) {
                 text.push_str(&format!("{} {}\n^{}\n", tag.object, tag.name, tag.commit));
             } else {
                 text.push_str(&format!("{} {}\n", tag.commit, tag.name));
@@ -61,12 +61,12 @@ impl Store {
         replace(&self.path.join(PACKED_REFS), text.as_bytes()).map_err(disk)
     }
 
-    /// Adds the tag objects that stand for commits of the history.
+    /// Adds to `needed` the tag objects that lead to commits of the history.
     pub(super) fn add_tags(
         &self,
         repository: &Repository,
         history: &HashSet<Commit>,
-        live: &mut HashSet<Oid>,
+        needed: &mut HashSet<Oid>,
     ) -> Result<(), SyncError> {
         let read = |cause| self.unreadable(cause);
         for reference in repository.references_glob("refs/tags/*").map_err(read)? {
@@ -78,7 +78,7 @@ impl Store {
                 object = tag.target().ok();
             }
             if object.is_some_and(|commit| history.contains(&commit.id().into())) {
-                live.extend(chain);
+                needed.extend(chain);
             }
         }
         Ok(())

@@ -1,12 +1,12 @@
-//! Completing large thin packs: those that hold deltas of what only the receiver has.
+//! Completes large thin packs: packs with deltas whose bases only the receiver has.
 //!
-//! libgit2 adds one base after another, and looks through all deltas that wait for theirs in
-//! between: time that grows with the square of their number. Here the pack is put aside as it
-//! arrives, and what its deltas name as bases is noted; then the bases go first, all at once, and
-//! the pack after them as it came. Offsets in it are relative, so nothing in it changes.
+//! libgit2 adds the bases one by one and searches all unresolved deltas after each, so its time
+//! grows with the square of their number. This module spools the pack to a file as it arrives and
+//! notes the ids that its deltas name as bases. The completed pack then holds all bases first and
+//! the objects of the received pack after them, unchanged: distances between them are relative.
 //!
-//! What this does not understand it leaves to libgit2, which says what is wrong with it: see
-//! [`Spool::pour`].
+//! A pack that this module cannot parse goes to libgit2 through [`Spool::read_back`], and libgit2's
+//! error is reported.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,37 +19,39 @@ use flate2::{Compression, Decompress, FlushDecompress, Status};
 use git2::{Odb, Oid};
 use ring::digest;
 
-use super::output::Output;
+use super::pack_writer::PackWriter;
 use crate::base::budget::Budget;
-use crate::pack::entry::{self, Base};
+use crate::pack::entry::{self, DeltaBase};
 
-/// A thin pack that was put aside.
+/// A thin pack in a temporary file.
 pub(super) struct Spool {
-    /// Without a name: it is gone with the process.
+    /// It has no name, so the kernel removes it with the process.
     file: File,
     length: u64,
-    scan: Scan,
+    scanner: BaseScanner,
 }
 
-/// Where in the pack the next byte is, and what came before.
-struct Scan {
-    at: At,
+/// Finds the bases of a pack's deltas while the pack arrives.
+struct BaseScanner {
+    position: ScanPosition,
     /// Objects that the header announces.
     count: u32,
-    /// Objects that have ended.
+    /// Objects that were scanned to their end.
     objects: u32,
+    /// The ids that deltas name as bases.
     bases: BTreeSet<Oid>,
     inflate: Decompress,
     scratch: Vec<u8>,
 }
 
-enum At {
-    /// So many bytes of the pack's header are missing.
-    Header(usize),
-    /// What has come of an object's head.
-    Head(Vec<u8>),
-    Data,
-    /// After the last object, or after what is none.
+/// Which part of the pack the next byte belongs to.
+enum ScanPosition {
+    /// The pack's header, of which so many bytes are missing.
+    PackHeader(usize),
+    /// The header of an object, of which these bytes have arrived.
+    ObjectHeader(Vec<u8>),
+    ObjectData,
+    /// After the last object, or after a malformed one.
     End,
 }
 
@@ -58,7 +60,7 @@ const TRAILER: usize = 20;
 const PIECE: usize = 64 << 10;
 
 impl Spool {
-    /// A place for a pack of `count` objects in `directory`.
+    /// Begins to spool a pack of `count` objects in `directory`.
     pub(super) fn new(directory: &Path, count: u32) -> io::Result<Self> {
         let path = directory.join("tmp_thin");
         let file = File::options()
@@ -71,8 +73,8 @@ impl Spool {
         Ok(Self {
             file,
             length: 0,
-            scan: Scan {
-                at: At::Header(HEADER),
+            scanner: BaseScanner {
+                position: ScanPosition::PackHeader(HEADER),
                 count,
                 objects: 0,
                 bases: BTreeSet::new(),
@@ -82,71 +84,73 @@ impl Spool {
         })
     }
 
-    /// Takes what comes next.
+    /// Takes the next bytes of the pack.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.length += bytes.len() as u64;
-        self.scan.read(bytes);
+        self.scanner.scan(bytes);
         Ok(())
     }
 
-    /// How many objects have come so far.
+    /// How many objects have arrived.
     pub(super) fn objects(&self) -> u32 {
-        self.scan.objects
+        self.scanner.objects
     }
 
-    /// Writes the pack with its bases into `directory`, and returns its checksum.
+    /// Writes the pack with its bases into `directory` and returns its checksum in hexadecimal.
     ///
     /// # Errors
-    /// The disk is full, the budget ran out, or libgit2 is to look at it: a base is not in `odb`,
-    /// or in the pack as well, or the pack is damaged.
+    /// The disk is full, or the budget ran out. Any other error means that libgit2 must complete
+    /// the pack: a base is not in `odb`, or is in the pack too, or the pack is damaged.
     pub(super) fn complete(
         &self,
         odb: &Odb<'_>,
         directory: &Path,
         budget: &Budget,
     ) -> Result<String, git2::Error> {
-        let bases = &self.scan.bases;
-        let count = self.scan.count;
+        let bases = &self.scanner.bases;
+        let count = self.scanner.count;
         let all = u32::try_from(bases.len())
             .ok()
             .and_then(|bases| count.checked_add(bases))
-            .filter(|_| self.scan.objects == count && self.length >= (HEADER + TRAILER) as u64)
-            .ok_or_else(|| git2::Error::from_str("the pack is not understood"))?;
-        let mut output = Output::new(directory, all, budget)?;
+            .filter(|_| self.scanner.objects == count && self.length >= (HEADER + TRAILER) as u64)
+            .ok_or_else(|| git2::Error::from_str("the pack cannot be parsed"))?;
+        let mut writer = PackWriter::new(directory, all, budget)?;
         for id in bases {
-            stop(budget)?;
+            check(budget)?;
             let object = odb.read(*id)?;
-            let head = entry::whole(object.kind(), object.len() as u64);
-            let mut encoder = ZlibEncoder::new(head, Compression::fast());
+            let header = entry::whole(object.kind(), object.len() as u64);
+            let mut encoder = ZlibEncoder::new(header, Compression::fast());
             let packed = encoder
                 .write_all(object.data())
                 .and_then(|()| encoder.finish())
-                .map_err(unread)?;
-            output.write(&packed)?;
+                .map_err(unreadable)?;
+            writer.write(&packed)?;
         }
-        let mut sum = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+        let mut checksum = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         let mut header = HEADER;
         let end = self.length.saturating_sub(TRAILER as u64);
         self.each_piece(0, end, |piece| {
-            stop(budget)?;
-            sum.update(piece);
-            output.write(&piece[std::mem::take(&mut header)..])
+            check(budget)?;
+            checksum.update(piece);
+            writer.write(&piece[std::mem::take(&mut header)..])
         })?;
         let mut trailer = [0; TRAILER];
-        self.file.read_exact_at(&mut trailer, end).map_err(unread)?;
-        // The trailer that is written answers for what was read here; this one, for the sender.
-        if sum.finish().as_ref() != trailer {
-            return Err(git2::Error::from_str("the pack is not what was sent"));
+        self.file
+            .read_exact_at(&mut trailer, end)
+            .map_err(unreadable)?;
+        // The new pack gets a checksum of its own, so damage in transit shows only here.
+        if checksum.finish().as_ref() != trailer {
+            return Err(git2::Error::from_str("the checksum of the pack is wrong"));
         }
-        output.finish()
+        writer.finish()
     }
 
-    /// Hands the pack as it came to somebody else.
+    /// Reads the pack back as it arrived, piece by piece.
     ///
     /// # Errors
-    /// What `sink` says, or that the pack cannot be read back.
-    pub(super) fn pour(
+    /// `sink` failed, or the file cannot be read.
+    pub(super) fn read_back(
         &self,
         sink: impl FnMut(&[u8]) -> Result<(), git2::Error>,
     ) -> Result<(), git2::Error> {
@@ -165,7 +169,7 @@ impl Spool {
             let length = (end - at).min(PIECE as u64) as usize;
             self.file
                 .read_exact_at(&mut piece[..length], at)
-                .map_err(unread)?;
+                .map_err(unreadable)?;
             sink(&piece[..length])?;
             at += length as u64;
         }
@@ -173,32 +177,32 @@ impl Spool {
     }
 }
 
-impl Scan {
-    fn read(&mut self, mut bytes: &[u8]) {
+impl BaseScanner {
+    fn scan(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            match &mut self.at {
-                At::Header(missing) => {
+            match &mut self.position {
+                ScanPosition::PackHeader(missing) => {
                     let taken = bytes.len().min(*missing);
                     bytes = &bytes[taken..];
                     *missing -= taken;
                     if *missing == 0 {
-                        self.at = self.next();
+                        self.position = self.next_object();
                     }
                 }
-                At::Head(head) => {
-                    head.push(bytes[0]);
+                ScanPosition::ObjectHeader(header) => {
+                    header.push(bytes[0]);
                     bytes = &bytes[1..];
-                    if let Some(head) = entry::parse(head) {
-                        if let Base::Id(id) = head.base {
+                    if let Some(header) = entry::parse(header) {
+                        if let DeltaBase::Id(id) = header.base {
                             self.bases.insert(id);
                         }
                         self.inflate.reset(true);
-                        self.at = At::Data;
-                    } else if head.len() >= entry::LONGEST {
-                        self.at = At::End;
+                        self.position = ScanPosition::ObjectData;
+                    } else if header.len() >= entry::LONGEST {
+                        self.position = ScanPosition::End;
                     }
                 }
-                At::Data => {
+                ScanPosition::ObjectData => {
                     let (read, made) = (self.inflate.total_in(), self.inflate.total_out());
                     let scratch = &mut self.scratch;
                     let status = self
@@ -209,33 +213,33 @@ impl Scan {
                     match status {
                         Ok(Status::StreamEnd) => {
                             self.objects += 1;
-                            self.at = self.next();
+                            self.position = self.next_object();
                         }
                         Ok(_) if moved => {}
-                        _ => self.at = At::End,
+                        _ => self.position = ScanPosition::End,
                     }
                 }
-                At::End => return,
+                ScanPosition::End => return,
             }
         }
     }
 
-    fn next(&self) -> At {
+    fn next_object(&self) -> ScanPosition {
         if self.objects < self.count {
-            At::Head(Vec::new())
+            ScanPosition::ObjectHeader(Vec::new())
         } else {
-            At::End
+            ScanPosition::End
         }
     }
 }
 
-fn stop(budget: &Budget) -> Result<(), git2::Error> {
+fn check(budget: &Budget) -> Result<(), git2::Error> {
     budget
         .check()
         .map_err(|cause| git2::Error::from_str(&cause.to_string()))
 }
 
-fn unread(cause: io::Error) -> git2::Error {
+fn unreadable(cause: io::Error) -> git2::Error {
     git2::Error::new(
         git2::ErrorCode::GenericError,
         git2::ErrorClass::Os,

@@ -352,19 +352,15 @@ fn opened(trees: &mut Option<Trees>) -> Result<&mut Trees, SyncError> {
 
 /// The commit as people read about it; without its texts when the store lost it.
 fn describe(store: &Store, commit: Commit) -> ShownCommit {
-    let info = store.summary(commit).ok();
-    let seconds = info.as_ref().and_then(|info| {
-        let since = info.time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        i64::try_from(since.as_secs()).ok()
-    });
-    let (subject, author) = info
-        .map(|info| (info.subject, info.author))
+    let (subject, author, time) = store
+        .summary(commit)
+        .map(|info| (info.subject, info.author, info.time))
         .unwrap_or_default();
     ShownCommit {
         id: commit,
         subject,
         author,
-        time: seconds.unwrap_or(0),
+        time: time.seconds(),
     }
 }
 

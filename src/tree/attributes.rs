@@ -1,9 +1,9 @@
-//! What `.gitattributes` say about a path, as far as it changes a file on checkout.
+//! Reads `.gitattributes`: the attributes of a path that change its file on checkout.
 //!
-//! The rules of gitattributes(5) and of git's attr.c and convert.c: files nearer to the path win,
-//! later lines win within a file, macros are defined in the top directory only. `filter` drivers
-//! need configuration that a volume has none of: they are reported and leave a file as it is.
-//! The changing of bytes is `convert`'s part.
+//! The rules are those of gitattributes(5) and of git's attr.c and convert.c: files nearer to the path
+//! win, later lines win within a file, and macros are defined in the top directory only. `filter`
+//! drivers need configuration, which a volume does not have: they are reported and the file is written
+//! unfiltered. `convert` changes the bytes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,39 +14,20 @@ use gix_glob::Pattern;
 use gix_glob::pattern::Case;
 use gix_glob::wildmatch::Mode as Wildmatch;
 
-/// Longest line that git reads (attr.h, `ATTR_MAX_LINE_LENGTH`).
+use super::conversion::{Conversion, Eol};
+use super::encoding;
+
+/// The longest line that git reads (attr.h, `ATTR_MAX_LINE_LENGTH`).
 const LINE_LIMIT: usize = 2048;
 
-/// Longest name of an encoding that is looked up; the manifest stores it in a byte's length.
+/// The longest name of an encoding that is looked up. The manifest stores its length in one byte.
 const ENCODING_LIMIT: usize = 64;
 
-/// What happens to line ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Eol {
-    /// Nothing.
-    #[default]
-    Keep,
-    /// Every lone LF becomes CRLF.
-    Crlf,
-    /// The same, unless the content looks binary or holds a CR already.
-    AutoCrlf,
-}
-
-/// How a file differs from its blob.
+/// The attributes of a path that matter on checkout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Conversion {
-    pub eol: Eol,
-    /// Whether `$Id$` is expanded.
-    pub ident: bool,
-    /// The encoding that the file has outside of the repository.
-    pub encoding: Option<String>,
-}
-
-/// What the attributes of a path ask for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct PathAttributes {
     pub conversion: Conversion,
-    /// A filter driver that is named and not to be had.
+    /// The filter driver that the attributes name; it is not run.
     pub filter: Option<String>,
 }
 
@@ -57,28 +38,28 @@ pub(super) struct Rules {
     macros: Arc<Macros>,
     /// Length of the directory's path with its slash.
     base: usize,
-    lines: Vec<Line>,
+    lines: Vec<AttributeLine>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct AttributeLine {
     pattern: Pattern,
-    assignments: Vec<(usize, State)>,
+    assignments: Vec<(usize, AttributeState)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
+enum AttributeState {
     Set,
     Unset,
     Unspecified,
     Value(Vec<u8>),
 }
 
-/// Names as numbers: the attributes that change a file, then the macros of the top directory.
+/// Attribute names as numbers: first those that change a file, then the macros of the top directory.
 #[derive(Debug)]
 struct Macros {
     numbers: HashMap<String, usize>,
-    bodies: Vec<Vec<(usize, State)>>,
+    bodies: Vec<Vec<(usize, AttributeState)>>,
 }
 
 const TEXT: usize = 0;
@@ -96,48 +77,6 @@ const KNOWN: [&str; 6] = [
     "working-tree-encoding",
 ];
 
-impl Conversion {
-    /// Whether the file is its blob.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The form in which the manifest records it: empty for none.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        if self.is_none() {
-            return Vec::new();
-        }
-        let eol = match self.eol {
-            Eol::Keep => 0,
-            Eol::Crlf => 1,
-            Eol::AutoCrlf => 2,
-        };
-        let mut bytes = vec![eol | u8::from(self.ident) << 2];
-        bytes.extend_from_slice(self.encoding.as_deref().unwrap_or_default().as_bytes());
-        bytes
-    }
-
-    /// Reads what [`Conversion::to_bytes`] wrote; `None` if it did not write that.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let Some((flags, encoding)) = bytes.split_first() else {
-            return Some(Self::default());
-        };
-        Some(Self {
-            eol: match flags & 3 {
-                0 => Eol::Keep,
-                1 => Eol::Crlf,
-                2 => Eol::AutoCrlf,
-                _ => return None,
-            },
-            ident: flags & 4 != 0,
-            encoding: match encoding {
-                [] => None,
-                name => Some(std::str::from_utf8(name).ok()?.to_owned()),
-            },
-        })
-    }
-}
-
 impl Rules {
     /// The rules of the directory `directory` (empty for the top), whose `.gitattributes` holds
     /// `bytes`, below the rules of its parents.
@@ -152,7 +91,7 @@ impl Rules {
             if let Kind::Pattern(pattern) = kind {
                 let assignments = macros.known(assignments);
                 if !assignments.is_empty() {
-                    lines.push(Line {
+                    lines.push(AttributeLine {
                         pattern,
                         assignments,
                     });
@@ -170,8 +109,8 @@ impl Rules {
         }
     }
 
-    /// What is asked for the file at `path`, which lies in the directory of these rules.
-    pub fn wanted(&self, path: &[u8]) -> Wanted {
+    /// The attributes of the file at `path`, which is in the directory of these rules.
+    pub fn attributes_of(&self, path: &[u8]) -> PathAttributes {
         let mut found = vec![None; self.macros.bodies.len()];
         let mut rules = Some(self);
         while let Some(here) = rules {
@@ -198,8 +137,8 @@ impl Rules {
 
 impl Macros {
     fn from_top(bytes: &[u8]) -> Self {
-        // Git knows one macro of its own; the last definition of a name counts.
-        let mut definitions: Vec<(String, Vec<(String, State)>)> = Vec::new();
+        // Git has one built-in macro. The last definition of a name counts.
+        let mut definitions: Vec<(String, Vec<(String, AttributeState)>)> = Vec::new();
         for source in [b"[attr]binary -diff -merge -text".as_slice(), bytes] {
             for_each_line(source, |kind, assignments| {
                 if let Kind::Macro(name) = kind {
@@ -229,20 +168,21 @@ impl Macros {
         macros
     }
 
-    fn known(&self, assignments: Vec<(String, State)>) -> Vec<(usize, State)> {
+    fn known(&self, assignments: Vec<(String, AttributeState)>) -> Vec<(usize, AttributeState)> {
         assignments
             .into_iter()
             .filter_map(|(name, state)| Some((*self.numbers.get(&name)?, state)))
             .collect()
     }
 
-    /// git's `fill_one`: what is known already stays, and a macro that becomes set is expanded.
-    fn fill(&self, found: &mut [Option<State>], assignments: &[(usize, State)]) {
+    /// git's `fill_one`: an attribute that has a state keeps it, and a macro that becomes set is
+    /// expanded.
+    fn fill(&self, found: &mut [Option<AttributeState>], assignments: &[(usize, AttributeState)]) {
         let mut waiting: Vec<_> = assignments.iter().collect();
         while let Some((number, state)) = waiting.pop() {
             if found[*number].is_none() {
                 found[*number] = Some(state.clone());
-                if *state == State::Set {
+                if *state == AttributeState::Set {
                     waiting.extend(&self.bodies[*number]);
                 }
             }
@@ -251,7 +191,7 @@ impl Macros {
 }
 
 /// git's `convert_attrs`, with `core.autocrlf` and `core.eol` unset on Linux.
-fn decide(found: &[Option<State>]) -> Wanted {
+fn decide(found: &[Option<AttributeState>]) -> PathAttributes {
     #[derive(Clone, Copy, PartialEq)]
     enum Text {
         Undefined,
@@ -261,55 +201,55 @@ fn decide(found: &[Option<State>]) -> Wanted {
         Auto,
     }
     let text_of = |number: usize| match &found[number] {
-        Some(State::Set) => Text::Plain,
-        Some(State::Unset) => Text::Binary,
-        Some(State::Value(value)) if value == b"input" => Text::Input,
-        Some(State::Value(value)) if value == b"auto" => Text::Auto,
+        Some(AttributeState::Set) => Text::Plain,
+        Some(AttributeState::Unset) => Text::Binary,
+        Some(AttributeState::Value(value)) if value == b"input" => Text::Input,
+        Some(AttributeState::Value(value)) if value == b"auto" => Text::Auto,
         _ => Text::Undefined,
     };
     let mut text = text_of(TEXT);
     if text == Text::Undefined {
         text = text_of(CRLF);
     }
-    let crlf = matches!(&found[EOL], Some(State::Value(value)) if value == b"crlf");
+    let crlf = matches!(&found[EOL], Some(AttributeState::Value(value)) if value == b"crlf");
     let eol = match text {
         Text::Auto if crlf => Eol::AutoCrlf,
         Text::Undefined | Text::Plain | Text::Input if crlf => Eol::Crlf,
         _ => Eol::Keep,
     };
     let value = |number: usize| match &found[number] {
-        Some(State::Value(value)) if !value.is_empty() => {
+        Some(AttributeState::Value(value)) if !value.is_empty() => {
             Some(String::from_utf8_lossy(value).into_owned())
         }
         _ => None,
     };
-    Wanted {
+    PathAttributes {
         conversion: Conversion {
             eol,
-            ident: found[IDENT] == Some(State::Set),
+            ident: found[IDENT] == Some(AttributeState::Set),
             encoding: value(ENCODING)
-                .filter(|name| !super::convert::is_utf8(name) && name.len() <= ENCODING_LIMIT),
+                .filter(|name| !encoding::is_utf8(name) && name.len() <= ENCODING_LIMIT),
         },
         filter: value(FILTER),
     }
 }
 
-fn for_each_line(bytes: &[u8], mut use_line: impl FnMut(Kind, Vec<(String, State)>)) {
+fn for_each_line(bytes: &[u8], mut use_line: impl FnMut(Kind, Vec<(String, AttributeState)>)) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     for line in bytes.split(|byte| *byte == b'\n') {
         if line.len() >= LINE_LIMIT {
             continue;
         }
         for (kind, assignments, _) in gix_attributes::parse(line).flatten() {
-            // One invalid attribute name makes git skip the line.
+            // Like git, skip a line with an invalid attribute name.
             let assignments: Option<Vec<_>> = assignments
                 .map(|assignment| {
                     let assignment = assignment.ok()?;
                     let state = match assignment.state {
-                        StateRef::Set => State::Set,
-                        StateRef::Unset => State::Unset,
-                        StateRef::Unspecified => State::Unspecified,
-                        StateRef::Value(value) => State::Value(value.as_bstr().to_vec()),
+                        StateRef::Set => AttributeState::Set,
+                        StateRef::Unset => AttributeState::Unset,
+                        StateRef::Unspecified => AttributeState::Unspecified,
+                        StateRef::Value(value) => AttributeState::Value(value.as_bstr().to_vec()),
                     };
                     Some((assignment.name.as_str().to_owned(), state))
                 })
@@ -327,7 +267,7 @@ mod tests {
 
     fn eol(top: &str, path: &str) -> Eol {
         Rules::new(None, b"", top.as_bytes())
-            .wanted(path.as_bytes())
+            .attributes_of(path.as_bytes())
             .conversion
             .eol
     }
@@ -350,25 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn a_nearer_file_wins_and_may_take_back() {
+    fn a_nearer_file_wins_and_may_reset_an_attribute() {
         let top = Arc::new(Rules::new(None, b"", b"*.txt eol=crlf ident\n"));
         let sub = Rules::new(Some(top), b"sub", b"/a.txt !eol\n");
-        assert_eq!(sub.wanted(b"sub/a.txt").conversion.eol, Eol::Keep);
-        assert!(sub.wanted(b"sub/a.txt").conversion.ident);
-        assert_eq!(sub.wanted(b"sub/b.txt").conversion.eol, Eol::Crlf);
-    }
-
-    #[test]
-    fn a_conversion_survives_the_manifest() {
-        let conversion = Conversion {
-            eol: Eol::AutoCrlf,
-            ident: true,
-            encoding: Some("UTF-16LE-BOM".to_owned()),
-        };
-        assert_eq!(
-            Conversion::from_bytes(&conversion.to_bytes()),
-            Some(conversion)
-        );
-        assert!(Conversion::default().to_bytes().is_empty());
+        assert_eq!(sub.attributes_of(b"sub/a.txt").conversion.eol, Eol::Keep);
+        assert!(sub.attributes_of(b"sub/a.txt").conversion.ident);
+        assert_eq!(sub.attributes_of(b"sub/b.txt").conversion.eol, Eol::Crlf);
     }
 }

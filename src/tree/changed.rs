@@ -1,4 +1,4 @@
-//! Whether two commits differ where it matters.
+//! Whether two commits differ in the watched paths.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use super::sparse::Sparse;
 use crate::base::commit::Commit;
 use crate::base::error::SyncError;
 
-/// Whether anything that the patterns take in differs between two commits of the store.
+/// Whether any path that the patterns include differs between two commits of the store.
 ///
-/// A `.gitattributes` above or within the watched paths counts as a difference too: it may change
-/// files without changing their blobs. Trees are compared in pairs, so that equal ones cost
-/// nothing; the submodules are compared by the commit that they are at.
+/// A `.gitattributes` above or within the watched paths counts as a difference too, because it may
+/// change files without changing their blobs. Sub-trees with the same object id are not read.
+/// Submodules are compared by their commit ids.
 ///
 /// # Errors
-/// Reason `store` when one of the commits, or a tree, is not in the store.
+/// Reason `store`: one of the commits or trees is not in the store.
 pub fn changed_under(
     store: &Path,
     old: Commit,

@@ -1,5 +1,5 @@
-//! The system calls that make files, links and directories: relative to a directory, exclusive,
-//! never through a symbolic link.
+//! The system calls that create files, links and directories: relative to a directory descriptor,
+//! exclusively, and without following symbolic links.
 
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,15 +9,15 @@ use rustix::io::Errno;
 
 use crate::manifest::{Kind, Stat};
 
-/// Bytes written between two looks at the budget.
+/// Bytes written between two checks of the budget.
 const SLICE: usize = 8 << 20;
 
-/// Bytes in memory of a file that is streamed.
+/// Bytes in memory while a file is streamed.
 const PIECE: usize = 256 << 10;
 
-/// What the kernel takes from the mode of every new file.
+/// The process's umask: the permission bits that the kernel removes from every new file.
 pub(super) fn umask() -> u32 {
-    // Reading it by umask(2) would change it for other threads in between.
+    // umask(2) can only read it by changing it, which would affect other threads.
     std::fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
@@ -29,13 +29,13 @@ pub(super) fn umask() -> u32 {
         .unwrap_or(0o022)
 }
 
-/// Opens an existing directory, to work relative to it.
+/// Opens an existing directory, for system calls relative to it.
 pub(super) fn open_directory(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty())
 }
 
-/// Creates a directory, if it is not there yet, and opens it.
+/// Creates a directory if it does not exist, and opens it.
 pub(super) fn make_directory(
     at: impl AsFd,
     name: &[u8],
@@ -60,7 +60,8 @@ pub(super) fn create(at: impl AsFd, name: &[u8], executable: bool) -> Result<Own
     rustix::fs::openat(at, name, flags, Mode::from_raw_mode(mode))
 }
 
-/// Writes all of a file's content; `proceed` is asked every few megabytes.
+/// Writes the content of a file. Calls `proceed` after every 8 MiB of a larger file, and stops if it
+/// fails.
 pub(super) fn fill<E: From<io::Error>>(
     file: OwnedFd,
     content: &[u8],
@@ -76,8 +77,8 @@ pub(super) fn fill<E: From<io::Error>>(
     Ok(file.into())
 }
 
-/// Writes what a reader gives into a file, piece by piece; `proceed` is asked before each.
-/// `unreadable` says what a failure of the reader is.
+/// Copies a reader into a file, piece by piece. Calls `proceed` before each piece of 256 KiB, and
+/// stops if it fails. `unreadable` converts an error of the reader.
 pub(super) fn fill_from<E: From<io::Error>>(
     file: OwnedFd,
     mut content: impl Read,
@@ -95,7 +96,7 @@ pub(super) fn fill_from<E: From<io::Error>>(
     }
 }
 
-/// Gives a finished file its last permission bits, and says what `stat` will say of it.
+/// Sets the final permission bits of a complete file, and returns its `stat`.
 pub(super) fn finish(file: OwnedFd, group_write: bool) -> Result<Stat, Errno> {
     let mut stat = rustix::fs::fstat(&file)?;
     if group_write && stat.st_mode & 0o020 == 0 {
@@ -106,7 +107,7 @@ pub(super) fn finish(file: OwnedFd, group_write: bool) -> Result<Stat, Errno> {
     Ok(Stat::from(&stat))
 }
 
-/// Creates a symbolic link, and says what `stat` will say of it.
+/// Creates a symbolic link, and returns its `stat`.
 pub(super) fn symlink(at: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> Result<Stat, Errno> {
     rustix::fs::symlinkat(target, at, name)?;
     rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stat::from(&stat))
@@ -124,7 +125,7 @@ pub(super) fn is_unaltered(at: BorrowedFd<'_>, name: &[u8], kind: Kind, recorded
     FileType::from_raw_mode(stat.st_mode) == expected && Stat::from(&stat) == *recorded
 }
 
-/// Links a file of the base into a directory.
+/// Hard-links a file of the base into a directory.
 pub(super) fn link(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     rustix::fs::linkat(from, name, to, name, AtFlags::empty())
 }
@@ -134,10 +135,10 @@ pub(super) fn remove(at: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     rustix::fs::unlinkat(at, name, AtFlags::empty())
 }
 
-/// Copies a regular file of the base by sharing its extents.
+/// Copies a regular file of the base by sharing its extents (FICLONE).
 ///
 /// # Errors
-/// Leaves nothing behind.
+/// The file system cannot share them, or fails. No file is left at `name` then.
 pub(super) fn reflink(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,

@@ -1,15 +1,15 @@
-//! A `.git` directory inside the tree, so that `git log`, `git describe` and `git status` work there.
+//! The `.git` directory inside a tree, with which `git log`, `git describe` and `git status` work.
 //!
-//! It holds no objects: it borrows the store's through a relative path in `objects/info/alternates`
-//! (gitrepository-layout(5)). What the store drops later, it no longer has. It is no part of the
-//! manifest, for git itself writes into it (it refreshes the index). The index costs memory in
-//! proportion to the number of files. Submodules get no `.git` of their own.
+//! It holds no objects: it uses the store's through a relative path in `objects/info/alternates`
+//! (gitrepository-layout(5)), so objects that the store drops later are missing here too. It is not
+//! in the manifest, because git writes into it (it refreshes the index). Building the index takes
+//! memory in proportion to the number of files. Submodules get no `.git`.
 
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use git2::{Index, IndexTime, ObjectType, Oid};
 use rustix::fs::{AtFlags, CWD};
@@ -19,16 +19,18 @@ use super::files;
 use super::objects::{self, Objects};
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::files::relative;
 
-/// `GIT_INDEX_ENTRY_SKIP_WORKTREE`: the path is left out on purpose.
+/// `GIT_INDEX_ENTRY_SKIP_WORKTREE`: the path is not in the work tree on purpose.
 const SKIP_WORKTREE: u16 = 1 << 14;
 
-/// Links made later change a file's ctime, and so does moving the volume; that is no modification.
+/// Hard links made later and moving the volume change a file's ctime, and git must not take that for a
+/// modification: `trustctime = false`, `checkStat = minimal`.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
     \tlogallrefupdates = false\n\ttrustctime = false\n\tcheckStat = minimal\n\
     [gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n";
 
-/// Writes the `.git` directory of a tree that is complete.
+/// Writes the `.git` directory of a complete tree.
 pub(super) fn write(request: &BuildRequest<'_>, budget: &Budget) -> Result<(), SyncError> {
     let git = request.destination.join(".git");
     let disk = |error: io::Error| SyncError::disk(Stage::Build, "write", &git, error);
@@ -99,7 +101,7 @@ fn tags(objects: &Objects) -> Result<String, SyncError> {
     Ok(text)
 }
 
-/// An index that agrees with the files, so that `git status` need not read them.
+/// Writes an index with the `stat` of each file, so that `git status` does not read the files.
 fn write_index(
     request: &BuildRequest<'_>,
     objects: &Objects,
@@ -151,30 +153,4 @@ fn write_index(
 
 fn store_error(what: &str, error: git2::Error) -> SyncError {
     SyncError::new(Stage::Build, Reason::Store, what).with_source(error)
-}
-
-/// The way from one directory to another; both absolute and without links.
-fn relative(from: &Path, to: &Path) -> PathBuf {
-    let (mut from, mut to) = (from.components().peekable(), to.components().peekable());
-    while from.peek().is_some() && from.peek() == to.peek() {
-        from.next();
-        to.next();
-    }
-    from.map(|_| Component::ParentDir).chain(to).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_way_to_the_store_goes_over_the_last_common_directory() {
-        assert_eq!(
-            relative(
-                Path::new("/v/.gvr/staging/7/abc/.git/objects"),
-                Path::new("/v/.gvr/store.git/objects")
-            ),
-            Path::new("../../../../../store.git/objects")
-        );
-    }
 }

@@ -1,31 +1,31 @@
-//! The text of `.gitmodules`: git's configuration syntax (git-config(1), "Syntax").
+//! Parses `.gitmodules`: git's configuration syntax (git-config(1), "Syntax").
 //!
-//! Only what a `.gitmodules` may say is read: other sections and keys are parsed and dropped.
-//! Includes do not work here, as in git.
+//! Sections and keys that do not belong in `.gitmodules` are parsed and ignored. Includes are not
+//! followed, as in git.
 
 use std::collections::BTreeMap;
 
-/// What `.gitmodules` says about one submodule.
+/// One submodule in `.gitmodules`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Module {
     /// The name between the quotes of the section.
     pub name: String,
-    /// Where it stands in the tree, as bytes.
+    /// Its path in the tree, as bytes.
     pub path: Option<Vec<u8>>,
-    /// Where its repository is; may be relative to the superproject's.
+    /// The URL of its repository; may be relative to the superproject's.
     pub url: Option<String>,
-    /// `update = none`: not to be populated.
+    /// Whether it has `update = none`, which means that it is not populated.
     pub update_none: bool,
 }
 
-/// A line that is no configuration, counted from 1.
+/// The number of a line that is not valid configuration, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadLine(pub usize);
 
-/// Reads the submodules in the order of their names.
+/// Parses the submodules, ordered by name.
 ///
 /// # Errors
-/// With the line where git, too, would give up.
+/// The number of the first line that git would reject too.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Module>, BadLine> {
     let mut reader = Reader {
         bytes: bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes),
@@ -97,13 +97,14 @@ impl Reader<'_> {
         }
     }
 
-    /// After `[`: the submodule's name, or `None` for a section of another kind.
+    /// Parses a section header after its `[`. Returns the submodule's name, or `None` for a section
+    /// of another kind.
     fn section(&mut self) -> Result<Option<Vec<u8>>, BadLine> {
         let mut name = Vec::new();
         loop {
             match self.next().ok_or_else(|| self.bad())? {
                 b']' => {
-                    // The old form: [submodule.name], always in lower case.
+                    // The old form [submodule.name], in which the name is in lower case.
                     return Ok(name.strip_prefix(b"submodule.").map(<[u8]>::to_vec));
                 }
                 b' ' | b'\t' => break,
@@ -137,7 +138,8 @@ impl Reader<'_> {
         Ok((name == b"submodule").then_some(subsection))
     }
 
-    /// From the first letter of a key on: the key in lower case, and its value if it has one.
+    /// Parses an assignment after the first letter of its key. Returns the key in lower case, and
+    /// its value if it has one.
     fn assignment(&mut self, first: u8) -> Result<(Vec<u8>, Option<Vec<u8>>), BadLine> {
         let mut key = vec![first.to_ascii_lowercase()];
         while let Some(byte) = self.peek() {
@@ -163,7 +165,7 @@ impl Reader<'_> {
     fn value(&mut self) -> Result<Vec<u8>, BadLine> {
         let mut value = Vec::new();
         let mut quoted = false;
-        // Blanks count only if something follows them, or in quotes.
+        // The length up to the last byte that is not an unquoted trailing blank.
         let mut kept = 0;
         while let Some(byte) = self.peek() {
             if byte == b'\n' {
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_configuration_names_its_line() {
+    fn invalid_configuration_is_reported_with_its_line() {
         for (text, line) in [
             (&b"[submodule \"a\"]\n=x"[..], 2),
             (b"[submodule \"a\n\"]", 1),

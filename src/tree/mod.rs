@@ -1,25 +1,26 @@
-//! From a commit in the store to files in a directory: what `git checkout` would write, in parallel.
+//! Writes the files of a commit into a directory, as `git checkout` does, in parallel.
 //!
-//! [`build`] fills an empty directory and writes its manifest. What did not change since a base
-//! revision is hard-linked from it; a sub-tree with the same object id costs its links and nothing
-//! else, because the base's manifest stands in for the objects. A [`Spare`] has even these links made
-//! ahead. Everything is written relative to directory descriptors, never through a symbolic link, and a
-//! descriptor is held only for the directories being worked on, so that neither depth nor width of a
-//! tree exhausts them.
+//! [`build`] fills an empty directory and writes its manifest. Files that did not change since a base
+//! revision are hard-linked from it. A sub-tree with the same object id costs only its links, because
+//! the base's manifest has everything that its objects would tell. A [`Spare`] makes these links
+//! before the update. All paths are relative to directory descriptors and no symbolic link is
+//! followed. Only directories that are being worked on have open descriptors, so neither the depth
+//! nor the width of a tree exhausts them.
 //!
 //! Memory: each worker holds the blob that it writes. A blob of more than 8 MiB is streamed out of
-//! its pack instead, by pieces of 256 KiB. libgit2 cannot do that, and is left with the large blobs
-//! that are stored as deltas, are loose, or are converted: those are in memory whole (a delta with
-//! its base), one at a time, whatever `jobs` says.
+//! its pack in pieces of 256 KiB, if a pack holds it whole and it is written unconverted. Other large
+//! blobs (deltas, loose objects, converted files) are read by libgit2, which holds the whole blob and
+//! for a delta its base; of these only one is in memory at a time, for any number of workers.
 //!
-//! This module fetches nothing, publishes nothing and removes nothing; after an error the
-//! directory is debris that its owner sweeps. It does not run filters (`filter=lfs` and others):
-//! such files hold what the repository holds, and are reported. It makes nothing durable: whoever
-//! seals the revision does.
+//! This module does not fetch, publish or remove anything; after an error the caller removes the
+//! directory. It does not run filters (`filter=lfs` and others): such files are written as they are
+//! in the repository, and are reported. It does not sync files; sealing the revision does that.
 
 mod attributes;
 mod changed;
+mod conversion;
 mod convert;
+mod encoding;
 mod files;
 mod git_dir;
 mod gitmodules;
@@ -43,13 +44,13 @@ use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::SyncError;
 
-/// How a file that did not change comes from the base revision.
+/// How an unchanged file is taken from the base revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Share {
     /// By a hard link: no disk space, and one inode for both revisions.
     #[default]
     Hardlink,
-    /// By a copy that shares its extents (FICLONE), where the file system has that.
+    /// By a copy that shares its extents (FICLONE), if the file system supports that.
     Reflink,
     /// Not at all: every file is written from the store.
     None,
@@ -58,22 +59,21 @@ pub enum Share {
 /// Which submodules are populated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SubmoduleMode {
-    /// All, and theirs.
+    /// All submodules, and their submodules.
     #[default]
     Recursive,
-    /// Those of the repository itself.
+    /// Only the submodules of the repository itself.
     Shallow,
     /// None: each is an empty directory, as after a plain `git checkout`.
     Off,
 }
 
-/// What to write, and how.
+/// Which files to write, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TreeOptions {
-    /// Number of workers; 0 for as many as there are CPUs to use, the quota of the control group
-    /// respected.
+    /// Number of workers; 0 for the number of CPUs, limited by the quota of the control group.
     pub jobs: usize,
-    /// How unchanged files come from the base revision.
+    /// How unchanged files are taken from the base revision.
     pub share: Share,
     /// Whether the group may write files and directories.
     pub group_write: bool,
@@ -81,35 +81,35 @@ pub struct TreeOptions {
     pub submodules: SubmoduleMode,
     /// The paths to write; all if `None`.
     pub sparse: Option<Sparse>,
-    /// Whether to leave a `.git` directory, so that git commands work in the tree.
+    /// Whether to write a `.git` directory, so that git commands work in the tree.
     pub git_dir: bool,
-    /// How many commits of history the `.git` directory shows; 0 for all. Written down only: the
-    /// store must hold them.
+    /// How many commits of history the `.git` directory shows; 0 for all. Only the fingerprint
+    /// depends on it: the store must hold these commits.
     pub depth: u32,
-    /// Most bytes that the files of the tree may have together.
+    /// The most bytes that all files of the tree may have together.
     pub max_bytes: Option<u64>,
-    /// Most files, links and directories that the tree may have.
+    /// The most files, links and directories that the tree may have.
     pub max_files: Option<u64>,
 }
 
 /// One tree to build.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildRequest<'a> {
-    /// The bare repository that holds the objects, those of submodules too.
+    /// The bare repository with the objects, including those of submodules.
     pub store: &'a Path,
-    /// The commit to show.
+    /// The commit whose tree is written.
     pub commit: Commit,
-    /// An existing, empty directory. With `git_dir`, the way from here to the store must still be
-    /// the same after the tree has been moved to its final place.
+    /// An existing, empty directory. With `git_dir`, the relative path from here to the store must
+    /// not change when the tree is moved to its final place.
     pub destination: &'a Path,
     /// The manifest to write; must not exist.
     pub manifest: &'a Path,
     /// A complete revision to share from.
     pub base: Option<Base<'a>>,
-    /// A directory that a [`Spare`] of the base was made in with the same options, on the file system
-    /// of the destination. It is taken apart.
+    /// A directory that a [`Spare`] filled from the same base with the same options, on the file
+    /// system of the destination. The build moves directories out of it.
     pub spare: Option<&'a Path>,
-    /// What to write, and how.
+    /// Which files to write, and how.
     pub options: &'a TreeOptions,
 }
 
@@ -127,7 +127,7 @@ pub struct Base<'a> {
 pub struct Built {
     /// Files and links written from the store.
     pub files_written: u64,
-    /// Files and links taken over from the base.
+    /// Files and links shared with the base.
     pub files_shared: u64,
     /// Bytes of the files written.
     pub bytes_written: u64,
@@ -135,29 +135,29 @@ pub struct Built {
     pub bytes: u64,
     /// Files, links, directories and submodules of the tree.
     pub entries: u64,
-    /// Why files that did not change could not be shared, if that happened.
+    /// Why unchanged files could not be shared, if that happened.
     pub shared_fallback: Option<String>,
-    /// What attributes asked for and could not be done, the first few: a filter or an encoding, the
-    /// path that was met first, and how many more. Files in sub-trees that are shared whole were
-    /// reported when they were first written.
+    /// Attributes that were not applied, at most 20: a filter or an encoding, the first path, and the
+    /// number of further paths. Files in sub-trees that are shared whole were reported when they were
+    /// written.
     pub unfiltered: Vec<String>,
-    /// Submodules that `.gitmodules` does not know: empty directories. The first few.
+    /// Submodules without an entry in `.gitmodules`, at most 20. Their directories are empty.
     pub unpopulated: Vec<String>,
 }
 
-/// Sets what libgit2 keeps for the whole process: no hashing of objects again on every read (they
-/// were hashed when their pack arrived; zlib's checksum is still verified), no cache of objects
-/// that are read once, no ownership checks (the volume may belong to another uid), and no
-/// configuration from outside of a repository (there may be no HOME).
+/// Sets libgit2's process-wide options: objects are not hashed on every read (they were hashed when
+/// their pack arrived, and zlib's checksum is still verified), objects are not cached (they are read
+/// once), the owner of a repository is not checked (the volume may belong to another uid), and no
+/// configuration from outside a repository is read (there may be no HOME).
 ///
-/// To be called once, before any thread uses libgit2.
+/// Call it once, before any thread uses libgit2.
 pub fn tune_libgit2() {
     git2::opts::strict_hash_verification(false);
     git2::opts::enable_caching(false);
     // SAFETY: these write libgit2's globals without locking; the caller promises that no other
     // thread uses libgit2 yet.
     unsafe {
-        // Neither fails: both only store a value.
+        // Both calls only store a value, so they cannot fail.
         let _ = git2::opts::set_verify_owner_validation(false);
         for level in [
             ConfigLevel::ProgramData,
@@ -173,9 +173,9 @@ pub fn tune_libgit2() {
 /// Fills the destination with the tree of the commit, and writes its manifest.
 ///
 /// # Errors
-/// Stage `build`; reason `hostile` for what git would refuse to check out, `limit` for more than
-/// the options allow, `store` for an object that is missing or damaged (fetching again may help),
-/// `disk` for the file system, `timeout` and `cancelled` for the budget.
+/// Stage `build`. Reason `hostile`: git would refuse to check the tree out; `limit`: the tree exceeds
+/// the options; `store`: an object is missing or damaged (fetching again may help); `disk`: the file
+/// system failed; `timeout` or `cancelled`: the budget ended.
 pub fn build(request: &BuildRequest<'_>, budget: &Budget) -> Result<Built, SyncError> {
     let built = write::run(request, budget)?;
     if request.options.git_dir {
@@ -184,7 +184,7 @@ pub fn build(request: &BuildRequest<'_>, budget: &Budget) -> Result<Built, SyncE
     Ok(built)
 }
 
-/// What an object in the store is, if it is there and no commit: `tree`, `blob` or `tag`.
+/// The type of an object in the store, if it exists and is not a commit: `tree`, `blob` or `tag`.
 pub fn other_than_commit(store: &Path, object: Commit) -> Option<&'static str> {
     let objects = objects::Objects::open(store).ok()?;
     let (_, kind) = objects::header(&objects.odb().ok()?, object.oid()).ok()?;
@@ -192,7 +192,7 @@ pub fn other_than_commit(store: &Path, object: Commit) -> Option<&'static str> {
 }
 
 impl TreeOptions {
-    /// Changes if and only if what readers see of a commit changes.
+    /// A hash of the options that affect what readers see of a commit.
     pub fn fingerprint(&self) -> String {
         let history = match self.git_dir {
             true => format!("depth={}", self.depth),
@@ -205,7 +205,7 @@ impl TreeOptions {
         ))
     }
 
-    /// What decides which paths exist.
+    /// The options that decide which paths exist.
     fn selection(&self) -> String {
         let submodules = match self.submodules {
             SubmoduleMode::Recursive => "recursive",
@@ -219,7 +219,7 @@ impl TreeOptions {
         format!("submodules={submodules},paths={sparse}")
     }
 
-    /// What decides the permission bits.
+    /// The options that decide the permission bits.
     fn modes(&self) -> String {
         format!(
             "umask={:03o},group_write={}",
@@ -233,8 +233,8 @@ fn digest(text: &str) -> String {
     hash(text.as_bytes()).to_string()
 }
 
-/// A hash in the form of an object id, for comparing what is not an object.
+/// A hash in the form of an object id, for comparing settings and contexts.
 fn hash(bytes: &[u8]) -> Oid {
-    // Fails only for object types that cannot be stored.
+    // hash_object() fails only for object types that cannot be stored.
     Oid::hash_object(ObjectType::Blob, bytes).unwrap_or(Oid::ZERO_SHA1)
 }

@@ -1,16 +1,16 @@
-//! Which names in a tree git refuses to check out.
+//! The names in a tree that git refuses to check out.
 //!
 //! The rules are those of git's `verify_path` on Linux with its defaults (`core.protectNTFS` on,
-//! `core.protectHFS` off): a hostile repository must not reach a `.git` directory, neither here
-//! nor on another system that the volume may travel to.
+//! `core.protectHFS` off): a hostile repository must not write into a `.git` directory, here or on
+//! another system that mounts the volume.
 
-/// Longest name that Linux file systems take, in bytes.
+/// The longest name on Linux file systems, in bytes.
 pub(super) const NAME_LIMIT: usize = 255;
 
-/// Longest path within a tree, in bytes: git and every reader pass it to the kernel whole.
+/// The longest path within a tree, in bytes: the kernel's limit for one system call.
 pub(super) const PATH_LIMIT: usize = 4095;
 
-/// Why an entry with this name must not be written, if that is so.
+/// Why an entry with this name must not be written; `None` if it may be.
 pub(super) fn refused(name: &[u8], symlink: bool) -> Option<&'static str> {
     match name {
         b"" => return Some("it has no name"),
@@ -60,7 +60,7 @@ fn is_ntfs_dotgit(name: &[u8]) -> bool {
 }
 
 /// git's `is_ntfs_dotgitmodules`: the long name, its regular short names (`GITMOD~1` to `~4`) and
-/// the fall-back ones (`GI7EBA~1`).
+/// its fall-back short names (`GI7EBA~1`).
 fn is_ntfs_dotgitmodules(name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && starts_with(&name[1..], b"gitmodules") {
         return only_spaces_and_periods(&name[11..]);

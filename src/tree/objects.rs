@@ -1,7 +1,7 @@
-//! Reading objects: one handle a thread, errors in the project's terms.
+//! Reads objects of the store: one handle per thread, errors as [`SyncError`].
 //!
-//! libgit2 reads an object of a pack into memory whole; it cannot stream one. Callers ask for the
-//! size first where it matters, and [`stream`] what is large.
+//! libgit2 reads a whole object into memory; it cannot stream objects of packs. Callers that may meet
+//! large objects read the [`header`] first and [`stream`] them.
 
 use std::error::Error;
 use std::io;
@@ -10,12 +10,12 @@ use std::path::Path;
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
 
 use crate::base::error::{Reason, Stage, SyncError};
-use crate::pack::Whole;
+use crate::pack::{CommitObject, Whole};
 
-/// Largest tree object that is read: some two million names.
+/// The largest tree object that is read, in bytes: about two million names.
 const TREE_LIMIT: usize = 128 << 20;
 
-/// Largest `.gitattributes` that git reads (attr.h); beyond, it ignores the file.
+/// The largest `.gitattributes` that git reads (attr.h), in bytes; it ignores a larger one.
 const ATTRIBUTES_LIMIT: usize = 100 << 20;
 
 /// The objects of a store, for one thread.
@@ -70,12 +70,12 @@ impl Objects {
     }
 }
 
-/// The size of an object and its type, without inflating it.
+/// The size of an object and its type, without decompressing it.
 pub(super) fn header(odb: &Odb<'_>, id: Oid) -> Result<(usize, ObjectType), SyncError> {
     odb.read_header(id).map_err(|error| unreadable(id, error))
 }
 
-/// The content of an object that must be of a type.
+/// Reads an object, which must be of the type `kind`.
 pub(super) fn read<'a>(
     odb: &'a Odb<'_>,
     id: Oid,
@@ -84,7 +84,7 @@ pub(super) fn read<'a>(
     let object = odb.read(id).map_err(|error| unreadable(id, error))?;
     if object.kind() != kind {
         return Err(hostile(format!(
-            "object {id} is a {}, and a tree calls it a {}",
+            "object {id} is a {}, but a tree names it as a {}",
             object.kind().str(),
             kind.str()
         )));
@@ -92,8 +92,8 @@ pub(super) fn read<'a>(
     Ok(object)
 }
 
-/// The content of an object of `size` bytes, to be read piece by piece; `None` if no pack of the
-/// store holds it whole, so that it must be [`read`].
+/// Opens an object of `size` bytes for reading it piece by piece; `None` if no pack of the store
+/// holds it whole: then it must be [`read`].
 pub(super) fn stream(store: &Path, id: Oid, size: usize) -> Result<Option<Whole>, SyncError> {
     let packs = store.join("objects/pack");
     let found = Whole::find(&packs, id).map_err(|error| match error.kind() {
@@ -103,7 +103,7 @@ pub(super) fn stream(store: &Path, id: Oid, size: usize) -> Result<Option<Whole>
     if let Some(whole) = &found
         && whole.size() != size as u64
     {
-        let error = io::Error::other("its size is not the same wherever it is stored");
+        let error = io::Error::other("two copies of it have different sizes");
         return Err(damaged(id, error));
     }
     Ok(found)
@@ -111,7 +111,7 @@ pub(super) fn stream(store: &Path, id: Oid, size: usize) -> Result<Option<Whole>
 
 /// The raw bytes of a tree object.
 pub(super) fn tree(odb: &Odb<'_>, id: Oid) -> Result<Vec<u8>, SyncError> {
-    // The empty tree need not be stored anywhere.
+    // Git knows the empty tree without storing it.
     if id.to_string() == "4b825dc642cb6eb9a060e54bf8d69288fbee4904" {
         return Ok(Vec::new());
     }
@@ -120,7 +120,7 @@ pub(super) fn tree(odb: &Odb<'_>, id: Oid) -> Result<Vec<u8>, SyncError> {
         return Err(SyncError::new(
             Stage::Build,
             Reason::Limit,
-            format!("tree {id} has {size} bytes: more than any real directory"),
+            format!("tree {id} has {size} bytes; the limit is {TREE_LIMIT}"),
         ));
     }
     Ok(read(odb, id, ObjectType::Tree)?.data().to_vec())
@@ -129,15 +129,12 @@ pub(super) fn tree(odb: &Odb<'_>, id: Oid) -> Result<Vec<u8>, SyncError> {
 /// The tree of a commit.
 pub(super) fn tree_of_commit(odb: &Odb<'_>, id: Oid) -> Result<Oid, SyncError> {
     let commit = read(odb, id, ObjectType::Commit)?;
-    commit
-        .data()
-        .strip_prefix(b"tree ")
-        .and_then(|rest| std::str::from_utf8(rest.get(..40)?).ok())
-        .and_then(|hex| Oid::from_str(hex).ok())
-        .ok_or_else(|| hostile(format!("commit {id} names no tree")))
+    CommitObject::parse(commit.data())
+        .map(|commit| commit.tree)
+        .ok_or_else(|| hostile(format!("commit {id} is malformed")))
 }
 
-/// The content of a `.gitattributes` or `.gitmodules`; `None` if git would not read it.
+/// Reads a `.gitattributes` or `.gitmodules`; `None` if git would ignore it.
 pub(super) fn control_file(odb: &Odb<'_>, id: Oid) -> Result<Option<Vec<u8>>, SyncError> {
     let (size, kind) = header(odb, id)?;
     if size > ATTRIBUTES_LIMIT || kind != ObjectType::Blob {
@@ -146,7 +143,7 @@ pub(super) fn control_file(odb: &Odb<'_>, id: Oid) -> Result<Option<Vec<u8>>, Sy
     Ok(Some(read(odb, id, ObjectType::Blob)?.data().to_vec()))
 }
 
-/// Takes a tree object apart from `*at` on; `None` at its end.
+/// Parses the entry of a tree object at the offset `*at` and advances it; `None` at the end.
 pub(super) fn next_entry<'a>(
     tree: &'a [u8],
     at: &mut usize,
@@ -160,9 +157,7 @@ pub(super) fn next_entry<'a>(
         }
         None => {
             *at = tree.len();
-            Some(Err(hostile(
-                "a tree object is malformed: git itself would not write it",
-            )))
+            Some(Err(hostile("a tree object is malformed")))
         }
     }
 }
@@ -188,7 +183,7 @@ fn parse_entry(bytes: &[u8]) -> Option<(TreeEntry<'_>, usize)> {
     let name = &bytes[space + 1..];
     let end = name.iter().position(|byte| *byte == 0)?;
     let id = Oid::from_bytes(name.get(end + 1..end + 21)?).ok()?;
-    // As git's canon_mode: only the owner's executable bit counts.
+    // As in git's canon_mode, only the owner's executable bit counts.
     let mode = match mode & 0o170_000 {
         0o100_000 if mode & 0o100 != 0 => EntryMode::Executable,
         0o100_000 => EntryMode::File,
@@ -205,9 +200,10 @@ fn parse_entry(bytes: &[u8]) -> Option<(TreeEntry<'_>, usize)> {
     Some((entry, space + 1 + end + 21))
 }
 
+/// The error for content that git would refuse too.
 pub(super) fn hostile(message: impl Into<String>) -> SyncError {
     SyncError::new(Stage::Build, Reason::Hostile, message)
-        .with_hint("look at the repository: git refuses such content as well")
+        .with_hint("correct the repository: git refuses such content too")
 }
 
 fn unreadable(id: Oid, error: git2::Error) -> SyncError {
@@ -218,7 +214,7 @@ fn unreadable(id: Oid, error: git2::Error) -> SyncError {
     damaged(id, error)
 }
 
-/// The error for an object that is there, and is not what it should be.
+/// The error for an object that exists and is damaged.
 pub(super) fn damaged(id: Oid, cause: impl Error + Send + Sync + 'static) -> SyncError {
     let message = format!("object {id} in the store cannot be read");
     SyncError::new(Stage::Build, Reason::Store, message).with_source(cause)

@@ -1,10 +1,10 @@
-//! Which paths of a commit are written: git's sparse-checkout patterns.
+//! Git's sparse-checkout patterns: which paths of a commit are written.
 //!
-//! The patterns are those of `git help sparse-checkout`. What cone mode writes means the same here;
-//! but a list without its first two lines (`/*`, `!/*/`) is read as plain patterns, where cone mode
-//! would add the files at the top of its own accord. The last pattern that matches a path decides; a
-//! path that none matches does as its directory does; the root is out until a pattern takes it in.
-//! This module knows nothing of `.gitignore` files, whose excluded directories hide what is below.
+//! The patterns are those of `git help sparse-checkout`. A file that cone mode wrote has the same
+//! meaning here. A list without cone mode's first two lines (`/*`, `!/*/`) is read as plain patterns:
+//! the files of the top directory are not added. The last pattern that matches a path decides. A path
+//! that no pattern matches is included if its directory is; the top directory is not included unless
+//! a pattern matches. Unlike in `.gitignore` files, paths below an excluded directory can be included.
 
 use gix_glob::Pattern;
 use gix_glob::pattern::{Case, Mode};
@@ -14,12 +14,12 @@ use gix_glob::wildmatch::Mode as Wildmatch;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sparse {
     patterns: Vec<Pattern>,
-    /// What was given, for the fingerprint.
+    /// The text of the patterns, for the fingerprint.
     text: Vec<u8>,
 }
 
 impl Sparse {
-    /// Reads a sparse-checkout file. Lines that are no pattern are skipped, as git does.
+    /// Parses a sparse-checkout file. Lines that are not patterns are skipped, as in git.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut sparse = Self::default();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -32,7 +32,8 @@ impl Sparse {
         sparse
     }
 
-    /// Takes in a file, or a directory with all below it, whatever characters are in its path.
+    /// Includes a file, or a directory with everything below it. Wildcards in the path have no special
+    /// meaning.
     pub fn add_path(&mut self, path: &str) {
         let path = path.trim_start_matches("./").trim_matches('/');
         if path.is_empty() || path == "." {
@@ -49,7 +50,7 @@ impl Sparse {
         self.push(&pattern);
     }
 
-    /// The patterns that take in each of the paths, and nothing else.
+    /// Patterns that include exactly these paths and everything below them.
     pub fn from_paths<P: AsRef<str>>(paths: impl IntoIterator<Item = P>) -> Self {
         let mut sparse = Self::default();
         for path in paths {
@@ -58,12 +59,13 @@ impl Sparse {
         sparse
     }
 
-    /// What the patterns are, for a fingerprint: equal bytes select equal paths.
+    /// The text of the patterns, for a fingerprint: equal bytes select equal paths.
     pub fn as_bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether the path is in, given whether its directory is (`inherited`; false for the root).
+    /// Whether the path is included. `inherited` says whether its directory is; it is false for the
+    /// top directory.
     pub fn includes(&self, path: &[u8], directory: bool, inherited: bool) -> bool {
         let basename = path.iter().rposition(|byte| *byte == b'/').map(|at| at + 1);
         self.patterns
@@ -81,7 +83,7 @@ impl Sparse {
             .map_or(inherited, |pattern| !pattern.is_negative())
     }
 
-    /// Whether anything below a directory that is itself out may be in.
+    /// Whether a path below a directory that is not included may be included.
     pub fn may_include_below(&self, directory: &[u8]) -> bool {
         self.patterns
             .iter()
@@ -111,7 +113,7 @@ fn may_match_below(pattern: &Pattern, directory: &[u8]) -> bool {
     }
 }
 
-/// As git's `trim_trailing_spaces`: unless a backslash quotes them.
+/// Removes trailing spaces that no backslash quotes (git's `trim_trailing_spaces`).
 fn trim_trailing_spaces(line: &[u8]) -> &[u8] {
     let mut end = 0;
     let mut at = 0;
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_match_decides_and_directories_pass_it_on() {
+    fn the_last_match_decides_and_holds_below_a_directory() {
         let sparse = Sparse::parse(b"/*\n!/docs/\n# no\n/docs/keep \r\n");
         assert!(sparse.includes(b"a", false, false));
         assert!(!sparse.includes(b"docs", true, false));

@@ -1,7 +1,7 @@
-//! Submodules of one commit: where they are, and what is to be fetched for them.
+//! The submodules of a commit: their paths, repositories and commits.
 //!
-//! `.gitmodules` comes from the commit, never from a work tree. This module fetches nothing and
-//! looks at one level: whoever fetches asks again for the submodule's own commit.
+//! `.gitmodules` is read from the commit, never from a work tree. This module does not fetch, and
+//! lists one level: the submodules of a submodule are listed with the submodule's own commit.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,28 +18,27 @@ use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::repo_url::RepoUrl;
 use crate::base::text::printable;
 
-/// A submodule that the tree is to hold.
+/// A submodule that the tree will contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submodule {
-    /// Where it stands in the superproject's tree.
+    /// Its path in the superproject's tree.
     pub path: PathBuf,
-    /// Its repository.
+    /// The URL of its repository; absolute.
     pub url: RepoUrl,
     /// The commit that the superproject names.
     pub commit: Commit,
 }
 
-/// The submodules of `commit` that the options select, with their addresses made absolute against
-/// `superproject`. One level: the submodules of a submodule are listed with its own commit and
-/// address. Empty if submodules are off.
+/// The submodules of `commit` that the options select. Relative URLs are resolved against
+/// `superproject`. The list has one level; it is empty if submodules are off.
 ///
 /// A submodule without an entry in `.gitmodules`, or with `update = none`, is not listed: its
 /// directory stays empty.
 ///
 /// # Errors
-/// Reason `hostile` when an address begins with a dash, leads above its host, uses a transport
-/// that is not allowed, or leads from a remote repository to this machine; `store` when an object
-/// is missing; `other` when `.gitmodules` is not readable.
+/// Reason `hostile`: a URL begins with a dash, leads above its host, uses a transport that is not
+/// allowed, or leads from a remote repository to this machine. `store`: an object is missing.
+/// `other`: `.gitmodules` is not valid configuration.
 pub fn list(
     store: &Path,
     commit: Commit,
@@ -73,20 +72,20 @@ pub fn list(
 /// The `.gitmodules` of one tree.
 #[derive(Debug, Default)]
 pub(super) struct Modules {
-    /// The blob, if there is one.
+    /// The blob of `.gitmodules`, if there is one.
     pub id: Option<Oid>,
     map: HashMap<Vec<u8>, Module>,
 }
 
 impl Modules {
-    /// Whether the submodule at a path, relative to this tree, is to be populated; `None` if
-    /// `.gitmodules` does not know it.
+    /// Whether the submodule at a path, relative to this tree, is populated; `None` if it has no entry
+    /// in `.gitmodules`.
     pub fn populates(&self, path: &[u8]) -> Option<bool> {
         self.map.get(path).map(|module| !module.update_none)
     }
 }
 
-/// Reads `.gitmodules` of the root tree `root` (raw bytes).
+/// Reads `.gitmodules` of a root tree, given as raw bytes.
 pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> {
     let Some(entry) = objects::find(root, b".gitmodules")? else {
         return Ok(Modules::default());
@@ -116,7 +115,7 @@ pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> 
     })
 }
 
-/// The commit at a path of a tree, if a submodule stands there and the options select it.
+/// The commit of the submodule at a path, if there is one and the options select it.
 fn gitlink(
     odb: &Odb<'_>,
     root: &[u8],
@@ -138,7 +137,7 @@ fn gitlink(
         };
         let (mode, id) = (entry.mode, entry.id);
         if let Some(sparse) = &options.sparse {
-            // A submodule is matched like a file: git's index holds it as one entry.
+            // A submodule is matched like a file, because git's index has one entry for it.
             included = sparse.includes(&path[..end], mode == EntryMode::Tree, included);
         }
         match (mode, length) {
@@ -150,7 +149,7 @@ fn gitlink(
     }
 }
 
-/// Where a submodule is, made absolute and allowed.
+/// The absolute URL of a submodule; fails if it is not allowed.
 fn address(module: &Module, superproject: &RepoUrl) -> Result<RepoUrl, SyncError> {
     let refused = |why: &str| {
         objects::hostile(format!("submodule {:?}: {why}", printable(&module.name)))
@@ -158,7 +157,7 @@ fn address(module: &Module, superproject: &RepoUrl) -> Result<RepoUrl, SyncError
     };
     let url = module.url.as_deref().unwrap_or_default();
     if module.name.starts_with('-') || module.name.split('/').any(|part| part == "..") {
-        return Err(refused("its name is not a safe one"));
+        return Err(refused("its name begins with a dash or contains .."));
     }
     if url.starts_with("./") || url.starts_with("../") {
         return resolve(superproject, url)
@@ -177,29 +176,29 @@ fn address(module: &Module, superproject: &RepoUrl) -> Result<RepoUrl, SyncError
     }
 }
 
-/// As `git submodule` resolves a url that begins with `./` or `../`: textually, against the
-/// superproject's address. `None` if it leads above the host.
+/// Resolves a URL that begins with `./` or `../` against the superproject's, textually, as `git
+/// submodule` does. `None` if it leads above the host.
 fn resolve(superproject: &RepoUrl, relative: &str) -> Option<RepoUrl> {
     let mut resolved = superproject.clone();
     match &mut resolved {
         RepoUrl::Http(http) => {
-            let path = join(http.url.path(), relative)?;
+            let path = join_url(http.url.path(), relative)?;
             http.url.set_path(&path);
-            // It belongs to the superproject's address alone.
+            // A query belongs to the superproject's URL.
             http.url.set_query(None);
         }
         RepoUrl::Ssh(ssh) => {
-            ssh.path = join(&ssh.path, relative)?;
+            ssh.path = join_url(&ssh.path, relative)?;
             if ssh.path.starts_with('-') {
                 return None;
             }
         }
-        RepoUrl::Local(path) => *path = PathBuf::from(join(path.to_str()?, relative)?),
+        RepoUrl::Local(path) => *path = PathBuf::from(join_url(path.to_str()?, relative)?),
     }
     Some(resolved)
 }
 
-fn join(base: &str, relative: &str) -> Option<String> {
+fn join_url(base: &str, relative: &str) -> Option<String> {
     let mut joined = base.strip_suffix('/').unwrap_or(base);
     let mut rest = relative;
     loop {
@@ -207,7 +206,7 @@ fn join(base: &str, relative: &str) -> Option<String> {
             rest = below;
             joined = match joined.rfind('/') {
                 Some(slash) => &joined[..slash],
-                // Of "host:repository", only the repository can be taken away.
+                // In "host:repository" only the repository can be removed.
                 None if !joined.is_empty() => "",
                 None => return None,
             };
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_network_or_the_host_is_refused() {
+    fn a_url_that_leaves_the_host_or_leads_to_this_machine_is_refused() {
         for (superproject, url) in [
             ("https://h/app", "../../lib"),
             ("https://h/app", "file:///etc"),

@@ -1,6 +1,6 @@
-//! One writer per root: a flock(2) on a file that says who holds it.
+//! One writer per root: flock(2) on a file that names the process that holds it.
 //!
-//! The kernel releases it with the process; what the file says is for people.
+//! The kernel releases the lock when the process ends. The text in the file is for people.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,17 +15,29 @@ use crate::base::budget::{Budget, Interrupted};
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::text::printable;
 
-/// A held lock.
+/// The held lock of a root. Dropping it releases the lock.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct RootLock {
     file: File,
 }
 
-const NAME: &str = "lock";
-/// flock(2) cannot wait with a deadline; asking this often costs nothing.
-const RETRY: Duration = Duration::from_millis(50);
+/// The result of one attempt to take the lock.
+enum Attempt {
+    Taken(RootLock),
+    /// Somebody removed the file between opening and locking it, or a signal interrupted the call.
+    Repeat,
+    /// Another process, described by the text, holds the lock.
+    HeldBy(String),
+}
 
-impl Lock {
+const NAME: &str = "lock";
+/// The time between two attempts: flock(2) cannot wait with a deadline.
+const RETRY: Duration = Duration::from_millis(50);
+/// The longest text that is read from the lock file, in bytes.
+const MAX_HOLDER: u64 = 512;
+
+impl RootLock {
+    /// Takes the lock, waiting for up to `wait`. `owner` is written into the file.
     pub(super) fn take(
         gvr: &OwnedFd,
         gvr_path: &Path,
@@ -34,68 +46,65 @@ impl Lock {
         budget: &Budget,
     ) -> Result<Self, SyncError> {
         let path = gvr_path.join(NAME);
-        let asked = Instant::now();
-        let mut said = false;
+        let started = Instant::now();
+        let mut logged = false;
         loop {
-            let mut file = open(gvr)
-                .map_err(|cause| SyncError::disk(Stage::Start, "open", &path, cause.into()))?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    let lock = Self { file };
-                    // Somebody may have removed the file between opening and locking it.
-                    if lock.is_in_place(gvr) {
-                        lock.sign(owner);
-                        return Ok(lock);
-                    }
+            let holder = match Self::attempt(gvr, &path)? {
+                Attempt::Taken(lock) => {
+                    lock.write_owner(owner);
+                    return Ok(lock);
                 }
-                Err(Errno::WOULDBLOCK) => {
-                    let holder = holder(&mut file);
-                    // Who holds the lock is worth more than that the time is over.
-                    let late = budget.check() == Err(Interrupted::DeadlineExceeded);
-                    if late || asked.elapsed() >= wait {
-                        return Err(SyncError::new(
-                            Stage::Start,
-                            Reason::Other,
-                            format!(
-                                "{} is in use by {holder}, and was for the {} that we waited",
-                                gvr_path.parent().unwrap_or(gvr_path).display(),
-                                humantime::format_duration(wait),
-                            ),
-                        )
-                        .with_hint("stop the other instance, or give each one its own --root"));
-                    }
-                    if !said {
-                        said = true;
-                        tracing::info!(lock = %path.display(), %holder, "waiting for another instance");
-                    }
-                    let left = budget.remaining().map_err(|cause| {
-                        SyncError::interrupted(Stage::Start, "waiting for the lock", cause)
-                    })?;
-                    std::thread::sleep(RETRY.min(left));
-                }
-                Err(Errno::INTR) => {}
-                Err(cause) => {
-                    return Err(SyncError::disk(Stage::Start, "lock", &path, cause.into())
-                        .with_hint(
-                            "the file system must support locks; use another volume for --root",
-                        ));
-                }
+                Attempt::Repeat => continue,
+                Attempt::HeldBy(holder) => holder,
+            };
+            // If the budget is used up, the error that names the holder is the more useful one.
+            let late = budget.check() == Err(Interrupted::DeadlineExceeded);
+            if late || started.elapsed() >= wait {
+                return Err(held(gvr_path, &holder, wait));
             }
+            if !logged {
+                logged = true;
+                tracing::info!(lock = %path.display(), %holder, "waiting for another instance");
+            }
+            let left = budget.remaining().map_err(|cause| {
+                SyncError::interrupted(Stage::Start, "waiting for the lock", cause)
+            })?;
+            std::thread::sleep(RETRY.min(left));
         }
     }
 
-    /// Whether the name still leads to the file that is locked.
+    fn attempt(gvr: &OwnedFd, path: &Path) -> Result<Attempt, SyncError> {
+        let mut file =
+            open(gvr).map_err(|cause| SyncError::disk(Stage::Start, "open", path, cause.into()))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let lock = Self { file };
+                Ok(match lock.is_in_place(gvr) {
+                    true => Attempt::Taken(lock),
+                    false => Attempt::Repeat,
+                })
+            }
+            Err(Errno::WOULDBLOCK) => Ok(Attempt::HeldBy(holder(&mut file))),
+            Err(Errno::INTR) => Ok(Attempt::Repeat),
+            Err(cause) => Err(SyncError::disk(Stage::Start, "lock", path, cause.into())
+                .with_hint("the file system must support locks; use another volume for --root")),
+        }
+    }
+
+    /// Whether the file name still leads to the locked file.
     pub(super) fn is_in_place(&self, gvr: &OwnedFd) -> bool {
-        let ours = rustix::fs::fstat(&self.file);
+        let locked = rustix::fs::fstat(&self.file);
         let named = rustix::fs::statat(gvr, NAME, AtFlags::SYMLINK_NOFOLLOW);
-        match (ours, named) {
-            (Ok(ours), Ok(named)) => (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino),
+        match (locked, named) {
+            (Ok(locked), Ok(named)) => {
+                (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino)
+            }
             _ => false,
         }
     }
 
-    /// Says who we are. A full disk must not keep us from starting, so failures are ignored.
-    fn sign(&self, owner: &str) {
+    /// Writes who holds the lock. Errors are ignored, because a full disk must not prevent a start.
+    fn write_owner(&self, owner: &str) {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let text = format!(
             "pid {} on {}, {owner}, since {}\n",
@@ -116,11 +125,25 @@ fn open(gvr: &OwnedFd) -> rustix::io::Result<File> {
     rustix::fs::openat(gvr, NAME, flags, Mode::from_raw_mode(0o644)).map(File::from)
 }
 
+/// The text in a lock file that another process holds.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
-    let _ = file.take(512).read_to_string(&mut text);
+    let _ = file.take(MAX_HOLDER).read_to_string(&mut text);
     match text.trim() {
         "" => "another process".to_owned(),
         text => printable(text),
     }
+}
+
+fn held(gvr_path: &Path, holder: &str, wait: Duration) -> SyncError {
+    SyncError::new(
+        Stage::Start,
+        Reason::Other,
+        format!(
+            "{} is in use by {holder}; waited {} for it",
+            gvr_path.parent().unwrap_or(gvr_path).display(),
+            humantime::format_duration(wait),
+        ),
+    )
+    .with_hint("stop the other instance, or give each one its own --root")
 }

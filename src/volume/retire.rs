@@ -1,42 +1,43 @@
-//! Which old trees go, and when.
+//! Pruning: which old revisions are removed, and when.
 //!
-//! A revision retires when another one is published, or when pruning first finds it not live (a
-//! kill came in between). The time is written into its directory with both clocks: within one boot
-//! only the one that nobody can set counts.
+//! A revision is retired when another one is published, or, if a kill came in between, when pruning
+//! first finds that it is not live. The time is written into its directory with two clocks: the time
+//! since boot, which nobody can set, counts within one boot; the wall clock counts between boots.
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use rustix::time::ClockId;
 
-use super::scan::Slot;
-use super::{RETIRED, REVISIONS, Verdict, Volume, dir_name};
+use super::scan::RevisionDir;
+use super::verdict::Verdict;
+use super::{RETIRED, REVISIONS, TRASH, Volume, dir_name};
 use crate::base::budget::Budget;
 use crate::base::error::{Stage, SyncError};
 
-/// What must stay.
+/// Which revisions must stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prune {
     /// How many accepted revisions stay besides the live one.
     pub keep: usize,
-    /// How long a revision stays after it retired.
+    /// How long a revision stays after it was retired.
     pub stale_timeout: Duration,
 }
 
-/// What pruning did, and what is left to do.
+/// What pruning removed, and what is left to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// The revisions that are no longer there.
+    /// The numbers of the revisions that were removed.
     pub removed: Vec<u64>,
     /// How many complete revisions are left, the live one included.
     pub left: usize,
-    /// Whether something waits in the trash: call again.
+    /// Whether the trash is not empty: call again.
     pub pending: bool,
-    /// When the next revision may go, if one is only waiting for its time.
+    /// The time until the next revision can be removed, if one waits for the stale timeout.
     pub next: Option<Duration>,
 }
 
-/// A point in time on the wall clock, and on the clock that no one can set.
+/// A point in time on the wall clock and on the clock since boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
     boot_id: String,
@@ -62,7 +63,7 @@ impl Moment {
         }
     }
 
-    /// The same moment, later.
+    /// The moment that is `by` later.
     #[must_use]
     pub fn later(&self, by: Duration) -> Self {
         Self {
@@ -72,8 +73,8 @@ impl Moment {
         }
     }
 
-    /// The time from `earlier` until now; unknown when the wall clock, the only one that two boots
-    /// share, ran backwards.
+    /// The time from `earlier` to this moment. `None` if the two moments are from different boots and
+    /// the wall clock was set back.
     pub fn since(&self, earlier: &Self) -> Option<Duration> {
         if !self.boot_id.is_empty() && self.boot_id == earlier.boot_id {
             return self.since_boot.checked_sub(earlier.since_boot);
@@ -103,35 +104,35 @@ impl Moment {
     }
 }
 
-/// Until when readers saw a revision, as its directory tells.
+/// When readers stopped seeing a revision, as its directory records it.
 #[derive(Debug)]
-enum Seen {
-    /// Nobody can read what was written down.
-    Unknown,
-    Until(Moment),
-    /// It never retired: it is live, or was when the link was lost.
-    Last,
+enum Retirement {
+    /// The record cannot be read.
+    Unreadable,
+    At(Moment),
+    /// It was not retired: it is live, or was live when the link was lost.
+    Never,
 }
 
-impl Seen {
-    /// Whether it was not before the other, as far as it is known.
+impl Retirement {
+    /// Whether this was not before the other, as far as both are known.
     fn is_after(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Last, _) | (_, Self::Unknown) => true,
-            (Self::Until(this), Self::Until(other)) => this.since(other).is_some(),
+            (Self::Never, _) | (_, Self::Unreadable) => true,
+            (Self::At(this), Self::At(other)) => this.since(other).is_some(),
             _ => false,
         }
     }
 }
 
 impl Volume {
-    /// Which of these revisions readers saw last, wherever the link leads now: the one that never
-    /// retired, or else the last that did. The newest, where the disk does not tell more (a kill
-    /// between a flip and the retirement that it brings).
+    /// Which of these revisions readers saw last, independently of where the link leads now: the one
+    /// that was not retired, or else the one that was retired last. If the disk does not tell (a kill
+    /// came between a flip and the retirement of the previous revision), the newest of them.
     pub fn last_live(&self, among: impl IntoIterator<Item = u64>) -> Option<u64> {
         among
             .into_iter()
-            .map(|n| (n, self.seen(n)))
+            .map(|n| (n, self.retirement(n)))
             .reduce(|best, other| match other.1.is_after(&best.1) {
                 true => other,
                 false => best,
@@ -139,46 +140,47 @@ impl Volume {
             .map(|(n, _)| n)
     }
 
-    /// Removes old revisions, never the live one, and empties the trash for as long as `budget`
-    /// allows: give it a short one, off the critical path, and call again while
-    /// [`Pruned::pending`].
+    /// Removes old revisions, never the live one, and empties the trash within `budget`. Call it with
+    /// a short budget, off the critical path, and again while [`Pruned::pending`].
     ///
-    /// A revision leaves in one step, by a rename; files that the file system will not let go of
-    /// yet (busy, stale, held open over NFS) are tried again next time.
+    /// A revision is removed in one step, by a rename into the trash. Files that the file system does
+    /// not delete (busy, or held open over NFS) are tried again by the next call.
     ///
     /// # Errors
     /// Stage `prune`: the directory of revisions cannot be read.
     pub fn prune(&self, policy: Prune, now: &Moment, budget: &Budget) -> Result<Pruned, SyncError> {
-        let slots = self.scan().map_err(|cause| {
+        let dirs = self.scan().map_err(|cause| {
             SyncError::disk(Stage::Prune, "read", &self.gvr.join(REVISIONS), cause)
         })?;
+        let mut pruned = self.remove_retired(policy, now, &dirs);
+        pruned.pending = self.delete_trash(budget).map_err(|cause| {
+            SyncError::disk(Stage::Prune, "empty", &self.gvr.join(TRASH), cause)
+        })?;
+        Ok(pruned)
+    }
+
+    /// Moves the revisions that the policy does not keep to the trash.
+    fn remove_retired(&self, policy: Prune, now: &Moment, dirs: &[RevisionDir]) -> Pruned {
         let at_link = self.inode_at_link();
-        // Without a link, readers will be given the one that they saw last.
-        let live = self.linked(&slots).or_else(|| {
-            let shown = |slot: &&Slot| {
-                self.complete_slot(slot, at_link)
-                    .is_some_and(|revision| self.accepted(&revision).is_some())
-            };
-            self.last_live(slots.iter().filter(shown).map(|slot| slot.n))
-        });
-        let newest = slots.last().map(|slot| slot.n);
-        let mut spared = policy.keep;
+        let live = self.linked_or_last_live(dirs, at_link);
+        let newest = dirs.last().map(|dir| dir.n);
+        let mut to_keep = policy.keep;
         let mut pruned = Pruned::default();
-        for slot in slots.iter().rev() {
-            let revision = self.complete_slot(slot, at_link);
+        for dir in dirs.iter().rev() {
+            let revision = self.complete_revision(dir, at_link);
             let complete = revision.is_some();
             pruned.left += usize::from(complete);
-            if Some(slot.n) == live {
+            if Some(dir.n) == live {
                 continue;
             }
-            let retired = self.retired(slot.n, now);
+            let retired = self.retired(dir.n, now);
             match revision.map(|revision| self.verdict(&revision)) {
-                Some(Verdict::Accepted) if spared > 0 => {
-                    spared -= 1;
+                Some(Verdict::Accepted) if to_keep > 0 => {
+                    to_keep -= 1;
                     continue;
                 }
-                // The newest commit must not be built and judged again at every poll.
-                Some(Verdict::Rejected(_) | Verdict::Pending) if Some(slot.n) == newest => {
+                // Otherwise the same commit would be built and judged again at every poll.
+                Some(Verdict::Rejected(_) | Verdict::Pending) if Some(dir.n) == newest => {
                     continue;
                 }
                 _ => {}
@@ -187,35 +189,44 @@ impl Volume {
             if age < policy.stale_timeout {
                 let left = policy.stale_timeout - age;
                 pruned.next = Some(pruned.next.map_or(left, |next| next.min(left)));
-            } else if self.discard(REVISIONS, &slot.name) {
-                self.memory().retired.remove(&slot.n);
+            } else if self.discard(REVISIONS, &dir.name) {
+                self.cache().retired.remove(&dir.n);
                 pruned.left -= usize::from(complete);
-                pruned.removed.push(slot.n);
+                pruned.removed.push(dir.n);
             }
         }
-        pruned.pending = self.delete_trash(budget).map_err(|cause| {
-            SyncError::disk(Stage::Prune, "empty", &self.gvr.join(super::TRASH), cause)
-        })?;
-        Ok(pruned)
+        pruned
     }
 
-    /// Writes down that a revision is no longer live, from now on.
+    /// The revision that the link leads to. Without a link, the accepted revision that readers saw
+    /// last, because that one is published next.
+    fn linked_or_last_live(&self, dirs: &[RevisionDir], at_link: Option<u64>) -> Option<u64> {
+        self.linked(dirs).or_else(|| {
+            let is_accepted = |dir: &&RevisionDir| {
+                self.complete_revision(dir, at_link)
+                    .is_some_and(|revision| self.accepted(&revision).is_some())
+            };
+            self.last_live(dirs.iter().filter(is_accepted).map(|dir| dir.n))
+        })
+    }
+
+    /// Records that a revision is not live from now on.
     pub(super) fn retire(&self, n: u64) {
-        self.stamp(n, &Moment::now());
+        self.record_retirement(n, &Moment::now());
     }
 
-    /// When a revision that is not live retired: now, if nobody wrote it down.
+    /// When a revision that is not live was retired. Without a record it is retired now.
     fn retired(&self, n: u64, now: &Moment) -> Moment {
-        match self.seen(n) {
-            Seen::Until(moment) if now.since(&moment).is_some() => moment,
+        match self.retirement(n) {
+            Retirement::At(moment) if now.since(&moment).is_some() => moment,
             _ => {
-                self.stamp(n, now);
+                self.record_retirement(n, now);
                 now.clone()
             }
         }
     }
 
-    fn seen(&self, n: u64) -> Seen {
+    fn retirement(&self, n: u64) -> Retirement {
         let path = self
             .gvr
             .join(format!("{REVISIONS}/{}/{RETIRED}", dir_name(n)));
@@ -224,20 +235,20 @@ impl Volume {
             .as_ref()
             .ok()
             .and_then(|text| Moment::parse(text))
-            .or_else(|| self.memory().retired.get(&n).cloned());
+            .or_else(|| self.cache().retired.get(&n).cloned());
         match (known, written) {
-            (Some(moment), _) => Seen::Until(moment),
-            (None, Err(cause)) if cause.kind() == io::ErrorKind::NotFound => Seen::Last,
-            (None, _) => Seen::Unknown,
+            (Some(moment), _) => Retirement::At(moment),
+            (None, Err(cause)) if cause.kind() == io::ErrorKind::NotFound => Retirement::Never,
+            (None, _) => Retirement::Unreadable,
         }
     }
 
-    fn stamp(&self, n: u64, moment: &Moment) {
+    fn record_retirement(&self, n: u64, moment: &Moment) {
         let name = format!("{REVISIONS}/{}/{RETIRED}", dir_name(n));
         if let Err(cause) = self.write_small(&name, &moment.text()) {
-            // As on a full disk, where pruning is what helps.
-            tracing::debug!(revision = n, error = %cause, "remembering a retirement in memory only");
-            self.memory().retired.insert(n, moment.clone());
+            // The disk may be full, and pruning must go on to free space.
+            tracing::debug!(revision = n, error = %cause, "a retirement is kept in memory only");
+            self.cache().retired.insert(n, moment.clone());
         }
     }
 }

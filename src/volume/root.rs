@@ -1,4 +1,4 @@
-//! Getting hold of the root: what may be one, and what may be its link.
+//! Opening the root: checks which directories may be a root, and which paths may be its link.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,7 +13,7 @@ use super::Layout;
 use crate::base::error::{Reason, Stage, SyncError};
 
 /// A root that passed every check that needs no lock.
-pub(super) struct Opened {
+pub(super) struct OpenedRoot {
     pub(super) path: PathBuf,
     pub(super) root_fd: OwnedFd,
     pub(super) gvr: PathBuf,
@@ -24,14 +24,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-pub(super) fn open(root: &Path) -> Result<Opened, SyncError> {
+/// Creates the root and `.gvr` if they are missing, and opens both.
+pub(super) fn open(root: &Path) -> Result<OpenedRoot, SyncError> {
     if let Ok(metadata) = std::fs::metadata(root)
         && !metadata.is_dir()
     {
         return Err(refused(format!("{} is not a directory", root.display()))
             .with_hint("--root must be a directory; it is created when missing"));
     }
-    make_directories(root).map_err(|cause| SyncError::disk(Stage::Start, "create", root, cause))?;
+    create_directory_all(root)
+        .map_err(|cause| SyncError::disk(Stage::Start, "create", root, cause))?;
     let disk = |action: &str, path: &Path, cause: io::Error| {
         SyncError::disk(Stage::Start, action, path, cause)
     };
@@ -55,23 +57,24 @@ pub(super) fn open(root: &Path) -> Result<Opened, SyncError> {
         Ok(fd) => fd,
         Err(Errno::LOOP | Errno::NOTDIR) => {
             return Err(refused(format!(
-                "{} is a link or a file, where a directory of ours belongs",
+                "{} is a link or a file, but this program needs a directory there",
                 gvr.display()
             ))
             .with_hint("remove it, or choose another --root"));
         }
         Err(cause) => return Err(unwritable(&path, cause)),
     };
-    // Only an attempt tells: modes do not know of read-only mounts, ACLs and squashed roots.
+    // Only an attempt shows whether the directory is writable: permission bits do not show read-only
+    // mounts, ACLs and squashed root users.
     let probe = format!("probe.{:016x}", fastrand::u64(..));
     rustix::fs::mkdirat(&gvr_fd, &probe, Mode::from_raw_mode(0o700))
         .and_then(|()| rustix::fs::unlinkat(&gvr_fd, &probe, rustix::fs::AtFlags::REMOVEDIR))
         .or_else(|cause| match cause {
-            // A full disk is for the cycle to report: pruning may mend it.
+            // The cycle reports a full disk; pruning may free space.
             Errno::NOSPC | Errno::DQUOT => Ok(()),
             _ => Err(unwritable(&gvr, cause)),
         })?;
-    Ok(Opened {
+    Ok(OpenedRoot {
         path,
         root_fd,
         gvr,
@@ -79,7 +82,8 @@ pub(super) fn open(root: &Path) -> Result<Opened, SyncError> {
     })
 }
 
-/// The directory of the link, created when missing and free of symbolic links, and its last name.
+/// The directory of the link, without symbolic links, and the link's name in it. Creates the
+/// directory if it is missing.
 pub(super) fn link_place(layout: &Layout, root: &Path) -> Result<(PathBuf, OsString), SyncError> {
     let link = &layout.link;
     let (Some(parent), Some(Component::Normal(leaf))) =
@@ -88,7 +92,7 @@ pub(super) fn link_place(layout: &Layout, root: &Path) -> Result<(PathBuf, OsStr
         return Err(refused(format!("{} cannot be a link", link.display()))
             .with_hint("--link needs a name as its last component"));
     };
-    make_directories(parent)
+    create_directory_all(parent)
         .map_err(|cause| SyncError::disk(Stage::Start, "create", parent, cause))?;
     let parent = parent
         .canonicalize()
@@ -96,7 +100,7 @@ pub(super) fn link_place(layout: &Layout, root: &Path) -> Result<(PathBuf, OsStr
     let place = parent.join(leaf);
     if place.starts_with(root.join(".gvr")) || root.starts_with(&place) {
         return Err(refused(format!(
-            "the link {} would be in the way of what it points to",
+            "the link {} would be in the way of the directory it leads to",
             place.display()
         ))
         .with_hint("choose a --link outside .gvr that is not the root or above it"));
@@ -104,18 +108,7 @@ pub(super) fn link_place(layout: &Layout, root: &Path) -> Result<(PathBuf, OsStr
     Ok((parent, leaf.to_owned()))
 }
 
-/// The way from one directory to another path; both absolute and free of symbolic links.
-pub(super) fn relative(from: &Path, to: &Path) -> PathBuf {
-    let shared = from
-        .components()
-        .zip(to.components())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    up.chain(to.components().skip(shared)).collect()
-}
-
-fn make_directories(path: &Path) -> io::Result<()> {
+fn create_directory_all(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
@@ -136,12 +129,12 @@ fn unwritable(path: &Path, cause: Errno) -> SyncError {
     }
 }
 
-/// A root in somebody's checkout would show up in their `git status` and fall to their
-/// `git clean`: refused unless their repository ignores it.
+/// Refuses a root in the work tree of a git repository that does not ignore it: it would be shown by
+/// `git status` and deleted by `git clean`.
 fn refuse_a_work_tree(root: &Path) -> Result<(), SyncError> {
     let device = std::fs::metadata(root).map(|m| m.dev()).ok();
     for dir in root.ancestors() {
-        // Like git, not beyond the file system.
+        // Like git, search only on the same file system.
         if std::fs::metadata(dir).map(|m| m.dev()).ok() != device {
             break;
         }
@@ -171,19 +164,4 @@ fn refuse_a_work_tree(root: &Path) -> Result<(), SyncError> {
 
 fn refused(message: String) -> SyncError {
     SyncError::new(Stage::Start, Reason::Disk, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_relative_way_goes_up_only_as_far_as_it_must() {
-        let to = Path::new("/v/.gvr/revisions");
-        let way = |from: &str| relative(Path::new(from), to).display().to_string();
-        assert_eq!(way("/v"), ".gvr/revisions");
-        assert_eq!(way("/v/links"), "../.gvr/revisions");
-        assert_eq!(way("/srv/www"), "../../v/.gvr/revisions");
-        assert_eq!(way("/"), "v/.gvr/revisions");
-    }
 }

@@ -1,4 +1,4 @@
-//! Reading the directory of revisions: which are complete, and which tree is where.
+//! Reads the directory of revisions: which are complete, and where their trees are.
 
 use std::io;
 
@@ -8,29 +8,30 @@ use rustix::io::Errno;
 use super::{MANIFEST, REVISIONS, Revision, SWAP, Volume, number};
 use crate::base::commit::Commit;
 
-/// One directory of `revisions`, as found.
+/// One directory of `revisions`, as found on disk.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct RevisionDir {
     pub(super) n: u64,
-    /// Its name: the number, padded.
+    /// Its name: the number with leading zeros.
     pub(super) name: String,
+    /// Whether it has a manifest.
     pub(super) manifest: bool,
-    /// The tree that lies in it, with its inode.
+    /// The tree in it, with its inode number.
     pub(super) tree: Option<(Commit, u64)>,
-    /// What is no directory and in the tree's place: an exchange put it there.
+    /// The tree's name, if it belongs to a file or link that an exchange moved there.
     pub(super) stray: Option<Commit>,
-    /// What was recorded before the tree was swapped with the link path.
-    pub(super) swap: Option<Swap>,
+    /// The record written before the tree was exchanged with the link path.
+    pub(super) exchange: Option<ExchangeRecord>,
 }
 
-/// The identity of a tree that publishing by exchange moves about.
+/// The identity of a tree that is published by exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Swap {
+pub(super) struct ExchangeRecord {
     pub(super) commit: Commit,
     pub(super) inode: u64,
 }
 
-impl Swap {
+impl ExchangeRecord {
     pub(super) fn text(&self) -> String {
         format!("{} {}\n", self.commit, self.inode)
     }
@@ -45,21 +46,21 @@ impl Swap {
 }
 
 impl Volume {
-    /// Every directory of `revisions` that we named, ascending.
-    pub(super) fn scan(&self) -> io::Result<Vec<Slot>> {
-        let mut slots = Vec::new();
+    /// The directories in `revisions` whose names this program makes, ascending.
+    pub(super) fn scan(&self) -> io::Result<Vec<RevisionDir>> {
+        let mut found = Vec::new();
         for name in self.names(REVISIONS)? {
             let Some(n) = number(&name).filter(|n| super::dir_name(*n) == name) else {
                 continue;
             };
-            match self.slot(n, name) {
-                Ok(slot) => slots.push(slot),
+            match self.scan_one(n, name) {
+                Ok(dir) => found.push(dir),
                 Err(cause) if is_gone(&cause) => {}
                 Err(cause) => return Err(cause),
             }
         }
-        slots.sort_by_key(|slot| slot.n);
-        Ok(slots)
+        found.sort_by_key(|dir| dir.n);
+        Ok(found)
     }
 
     /// The complete revisions, ascending.
@@ -68,26 +69,31 @@ impl Volume {
         Ok(self
             .scan()?
             .into_iter()
-            .filter_map(|slot| self.complete_slot(&slot, at_link))
+            .filter_map(|dir| self.complete_revision(&dir, at_link))
             .collect())
     }
 
-    pub(super) fn complete_slot(&self, slot: &Slot, at_link: Option<u64>) -> Option<Revision> {
-        if !slot.manifest {
+    /// The revision in a directory, if it is complete. `at_link` is [`Volume::inode_at_link`].
+    pub(super) fn complete_revision(
+        &self,
+        dir: &RevisionDir,
+        at_link: Option<u64>,
+    ) -> Option<Revision> {
+        if !dir.manifest {
             return None;
         }
-        match (slot.swap, slot.tree) {
-            (Some(swap), _) if Some(swap.inode) == at_link => {
-                let mut revision = self.revision(slot.n, &slot.name, swap.commit);
+        match (dir.exchange, dir.tree) {
+            (Some(record), _) if Some(record.inode) == at_link => {
+                let mut revision = self.revision(dir.n, &dir.name, record.commit);
                 revision.path.clone_from(&self.link);
                 Some(revision)
             }
-            (_, Some((commit, _))) => Some(self.revision(slot.n, &slot.name, commit)),
+            (_, Some((commit, _))) => Some(self.revision(dir.n, &dir.name, commit)),
             (_, None) => None,
         }
     }
 
-    /// The inode at the link path, when that is a real directory.
+    /// The inode number at the link path, if a directory is there.
     pub(super) fn inode_at_link(&self) -> Option<u64> {
         rustix::fs::lstat(&self.link)
             .ok()
@@ -95,7 +101,7 @@ impl Volume {
             .map(|stat| stat.st_ino)
     }
 
-    /// The names in a directory under `.gvr`; those that are not UTF-8 are not ours.
+    /// The names in a directory under `.gvr`, without names that are not UTF-8: this program makes none.
     pub(super) fn names(&self, dir: &str) -> io::Result<Vec<String>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(&self.gvr_fd, dir, flags, Mode::empty()) {
@@ -113,16 +119,16 @@ impl Volume {
         Ok(names)
     }
 
-    fn slot(&self, n: u64, name: String) -> io::Result<Slot> {
-        let mut slot = Slot {
+    fn scan_one(&self, n: u64, name: String) -> io::Result<RevisionDir> {
+        let mut found = RevisionDir {
             n,
             manifest: false,
             tree: None,
             stray: None,
-            swap: None,
+            exchange: None,
             name,
         };
-        let dir = format!("{REVISIONS}/{}", slot.name);
+        let dir = format!("{REVISIONS}/{}", found.name);
         for entry in self.names(&dir)? {
             let path = format!("{dir}/{entry}");
             let stat = match rustix::fs::statat(&self.gvr_fd, &path, AtFlags::SYMLINK_NOFOLLOW) {
@@ -132,23 +138,23 @@ impl Volume {
             };
             let kind = FileType::from_raw_mode(stat.st_mode);
             if entry == MANIFEST {
-                slot.manifest = kind.is_file();
+                found.manifest = kind.is_file();
             } else if entry == SWAP {
-                slot.swap = std::fs::read_to_string(self.gvr.join(&path))
+                found.exchange = std::fs::read_to_string(self.gvr.join(&path))
                     .ok()
-                    .and_then(|text| Swap::parse(&text));
+                    .and_then(|text| ExchangeRecord::parse(&text));
             } else if let Ok(commit) = entry.parse::<Commit>() {
                 match kind {
-                    FileType::Directory => slot.tree = Some((commit, stat.st_ino)),
-                    _ => slot.stray = Some(commit),
+                    FileType::Directory => found.tree = Some((commit, stat.st_ino)),
+                    _ => found.stray = Some(commit),
                 }
             }
         }
-        Ok(slot)
+        Ok(found)
     }
 }
 
-/// Whether something vanished while it was looked at, or never was a directory.
+/// Whether a directory was removed during the scan, or is not a directory.
 fn is_gone(cause: &io::Error) -> bool {
     matches!(
         cause.kind(),

@@ -1,19 +1,18 @@
-//! A revision while it is being built.
+//! Building a revision: the staging directory, and sealing it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 
+use super::small_files::sync;
 use super::verdict::{Sealed, VERDICT, Verdict};
 use super::{LAST, MANIFEST, REVISIONS, STAGING, TRASH, Volume, dir_name, number};
 use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
-use crate::base::files;
 
-/// A directory under construction, invisible to readers. Dropping it removes it; only
-/// [`Staged::seal`] makes a complete tree of it.
+/// A tree that is being built, which readers do not see. Dropping it removes it; only
+/// [`Staged::seal`] makes it a complete tree.
 #[must_use = "dropping a staged tree removes it"]
 #[derive(Debug)]
 pub struct Staged<'v> {
@@ -26,20 +25,21 @@ pub struct Staged<'v> {
 }
 
 impl Volume {
-    /// A new, empty directory for the tree of `commit`.
+    /// Creates an empty directory for the tree of `commit`.
     ///
     /// # Errors
-    /// Stage `build`: the disk does not take it.
+    /// Stage `build`: the directory cannot be created.
     pub fn stage(&self, commit: Commit) -> Result<Staged<'_>, SyncError> {
         let failed = |cause| {
             SyncError::disk(
                 Stage::Build,
-                "make a directory in",
+                "create a directory in",
                 &self.gvr.join(STAGING),
                 cause,
             )
         };
-        self.make_rooms().map_err(|error| error.at(Stage::Build))?;
+        self.create_directories()
+            .map_err(|error| error.at(Stage::Build))?;
         let n = self.next_number().map_err(failed)?;
         let dir = self.gvr.join(STAGING).join(dir_name(n));
         let staged = Staged {
@@ -61,40 +61,28 @@ impl Volume {
         Ok(staged)
     }
 
-    /// A number greater than every one that was ever handed out, as far as the disk remembers.
+    /// A number greater than every number that was used before, as far as the disk records it.
     fn next_number(&self) -> io::Result<u64> {
         let n = self.last_number()? + 1;
-        self.memory().last = n;
-        // On a full disk the directories themselves remember well enough.
+        self.cache().last = n;
+        // If the disk is full, the names of the directories still record the number.
         if let Err(cause) = self.write_small(LAST, &format!("{n}\n")) {
-            tracing::debug!(error = %cause, "the last revision number is not written down");
+            tracing::debug!(error = %cause, "the last revision number was not written");
         }
         Ok(n)
     }
 
-    /// The greatest number that was handed out, as far as the disk remembers.
+    /// The greatest number that was used, as far as the disk records it.
     pub(super) fn last_number(&self) -> io::Result<u64> {
-        let mut last = self.memory().last;
+        let mut last = self.cache().last;
         if let Ok(text) = std::fs::read_to_string(self.gvr.join(LAST)) {
             last = last.max(text.trim().parse().unwrap_or(0));
         }
-        for room in [REVISIONS, STAGING, TRASH] {
-            let numbers = self.names(room)?;
+        for directory in [REVISIONS, STAGING, TRASH] {
+            let numbers = self.names(directory)?;
             last = last.max(numbers.iter().filter_map(|n| number(n)).max().unwrap_or(0));
         }
         Ok(last)
-    }
-
-    /// Replaces a small file under `.gvr` by renaming it from `staging`, which a start sweeps.
-    pub(super) fn write_small(&self, name: &str, text: &str) -> io::Result<()> {
-        let temporary = format!("{STAGING}/{}.new", name.replace('/', "-"));
-        files::replace_by(
-            &self.gvr_fd,
-            Path::new(&temporary),
-            &self.gvr_fd,
-            Path::new(name),
-            text.as_bytes(),
-        )
     }
 }
 
@@ -104,28 +92,28 @@ impl<'v> Staged<'v> {
         self.n
     }
 
-    /// The commit whose tree is to be written.
+    /// The commit whose tree is written.
     pub fn commit(&self) -> Commit {
         self.commit
     }
 
-    /// The directory to write the tree into; absolute, exists, empty at first.
+    /// The directory to write the tree into; absolute. It exists and is empty at first.
     pub fn tree(&self) -> &Path {
         &self.tree
     }
 
-    /// Where the manifest must be before sealing; absolute.
+    /// The path at which the manifest must be before sealing; absolute.
     pub fn manifest(&self) -> &Path {
         &self.manifest
     }
 
-    /// Declares the tree complete: one rename carries tree and manifest into `revisions`.
+    /// Declares the tree complete: one rename moves tree and manifest into `revisions`.
     ///
-    /// The manifest is on disk before that; the files are not waited for, since the manifest is
-    /// what finds out after a power cut which of them did not make it.
+    /// The manifest is synced to the disk before that. The files are not synced: after a power cut
+    /// the manifest shows which of them were lost.
     ///
     /// # Errors
-    /// Stage `publish`: no manifest was written, or the disk refuses. The staged tree is removed.
+    /// Stage `publish`: there is no manifest, or the disk fails. The staged tree is removed.
     pub fn seal(mut self) -> Result<Sealed<'v>, SyncError> {
         let name = dir_name(self.n);
         let failed =
@@ -136,7 +124,7 @@ impl<'v> Staged<'v> {
         let volume = self.volume;
         let revision = volume.revision(self.n, &name, self.commit);
         volume
-            .make_rooms()
+            .create_directories()
             .map_err(|error| error.at(Stage::Publish))?;
         rustix::fs::renameat(
             &volume.gvr_fd,
@@ -159,24 +147,5 @@ impl Drop for Staged<'_> {
             self.volume.discard(STAGING, &dir_name(self.n));
             self.volume.delete_trash_briefly();
         }
-    }
-}
-
-impl Volume {
-    pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        let fd = rustix::fs::open(
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(sync(&fd)?)
-    }
-}
-
-/// fsync(2), where the file system knows it.
-fn sync(fd: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
-    match rustix::fs::fsync(fd) {
-        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
-        other => other,
     }
 }

@@ -1,12 +1,12 @@
-//! Whether a complete tree may be shown to readers: `Sealed -> Accepted`, and the file that
-//! remembers the decision.
+//! Whether a complete tree may be shown to readers: `Sealed -> Accepted`, and the file that records
+//! the decision.
 //!
 //! Two functions make an [`Accepted`]: [`Sealed::accept`], and [`Volume::accepted`] for a tree that
 //! was accepted before. Only an `Accepted` can be published. This module does not judge trees.
 //!
-//! `revisions/<n>/verdict` holds `pending`, `accepted`, or `rejected` and on the next lines the
-//! reason. It exists before the tree does. Where it is damaged, the tree counts as pending. Where
-//! it is missing, the tree comes from a version that accepted every tree.
+//! `revisions/<n>/verdict` holds `pending`, `accepted`, or `rejected` followed by lines with the
+//! reason. It is written before the tree. A tree with a damaged verdict counts as pending. A tree
+//! without one comes from a version that accepted every tree, and counts as accepted.
 
 use std::io;
 use std::path::Path;
@@ -24,14 +24,14 @@ const MAX_VERDICT: u64 = 64 << 10;
 /// The longest reason that is written, in bytes.
 const MAX_REASON: usize = 32 << 10;
 
-/// What is known about a complete tree.
+/// The decision about a complete tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nobody has decided yet.
     Pending,
     /// It may be published.
     Accepted,
-    /// It must not be published; the reason.
+    /// It must not be published, for this reason.
     Rejected(String),
 }
 
@@ -50,7 +50,7 @@ pub struct Accepted {
 }
 
 impl<'v> Sealed<'v> {
-    /// Only sealing a staged tree, and finding one that is pending, make one.
+    /// Called only for a staged tree that was sealed, and for a tree whose verdict is pending.
     pub(super) fn new(volume: &'v Volume, revision: Revision) -> Self {
         Self { volume, revision }
     }
@@ -63,7 +63,7 @@ impl<'v> Sealed<'v> {
     /// Records that the tree may be published.
     ///
     /// # Errors
-    /// Stage `publish`: the disk does not take the verdict. The tree is still pending.
+    /// Stage `publish`: the verdict cannot be written. The tree is still pending.
     pub fn accept(self) -> Result<Accepted, SyncError> {
         self.volume
             .write_verdict(&self.revision, &Verdict::Accepted)?;
@@ -72,10 +72,10 @@ impl<'v> Sealed<'v> {
         })
     }
 
-    /// Records that the tree must not be published, and why. A long reason is cut.
+    /// Records that the tree must not be published, and why. A reason of more than 32 KiB is cut.
     ///
     /// # Errors
-    /// Stage `publish`: the disk does not take the verdict. The tree is still pending.
+    /// Stage `publish`: the verdict cannot be written. The tree is still pending.
     pub fn reject(self, reason: &str) -> Result<(), SyncError> {
         let verdict = Verdict::Rejected(reason.to_owned());
         self.volume.write_verdict(&self.revision, &verdict)
@@ -90,7 +90,7 @@ impl Accepted {
 }
 
 impl Volume {
-    /// The verdict on a complete tree, as the disk has it.
+    /// The verdict on a complete tree, read from the disk.
     pub fn verdict(&self, revision: &Revision) -> Verdict {
         match files::read(&self.verdict_path(revision.n), MAX_VERDICT) {
             Ok(content) => Verdict::parse(&content),

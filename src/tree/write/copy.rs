@@ -1,79 +1,103 @@
-//! A directory taken over from the base.
+//! Copies a directory that did not change from the base, by its records alone: no object is read.
 
+use std::io;
 use std::sync::Arc;
 
+use super::base::BaseRevision;
 use super::directory::Directory;
-use super::task::{Task, Work};
-use super::worker::{Job, join};
-use crate::base::error::SyncError;
-use crate::manifest::{Block, Entry, Kind};
-use crate::tree::attributes::Conversion;
+use super::job::Job;
+use super::paths::join;
+use super::task::{Task, TaskOutput, Work};
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::manifest::{Block, Kind, Record};
+use crate::tree::conversion::Conversion;
 
 impl Job<'_> {
-    /// A directory that did not change: its records say all, and no object is read.
+    /// Writes the names in one block of the base; a further block becomes a task of its own.
     pub(super) fn copy(
         &self,
         block: u32,
         directory: &Arc<Directory>,
-        base: u32,
+        base_block: u32,
     ) -> Result<(), SyncError> {
-        let twins = self.base_block(base)?;
-        let mut tasks = Vec::new();
-        let next = match twins.next {
-            0 => 0,
-            rest => {
-                let next = self.build.blocks(1);
-                tasks.push(Task {
-                    block: next,
-                    path: Vec::new(),
-                    parent: None,
-                    work: Work::CopyPart {
-                        directory: directory.clone(),
-                        base: rest,
-                    },
-                });
-                next
-            }
+        let base = self.build.base.as_ref().ok_or_else(|| {
+            // Cannot happen: only a build with a base creates tasks that copy.
+            SyncError::new(Stage::Build, Reason::Other, "there is no base to copy from")
+        })?;
+        let records = base.block(base_block)?;
+        let mut output = TaskOutput {
+            block: Block::new(records.context, 0),
+            tasks: Vec::new(),
         };
-        let mut done = Block::new(twins.context, next);
-        for twin in twins.entries() {
-            let twin = twin.map_err(|error| self.base_error(error))?;
+        if records.next != 0 {
+            output.block.next = self.build.blocks(1);
+            output.tasks.push(Task {
+                block: output.block.next,
+                path: Vec::new(),
+                parent: None,
+                work: Work::CopyPart {
+                    directory: directory.clone(),
+                    base: records.next,
+                },
+            });
+        }
+        for record in records.records() {
+            let record = record.map_err(|error| base.unreadable(error))?;
             self.proceed()?;
-            match twin.kind {
+            match record.kind {
                 Kind::Directory | Kind::Submodule => {
-                    self.build.admit(0)?;
-                    let child = self.build.blocks(1);
-                    done.push(&Entry { child, ..twin });
-                    tasks.push(Task {
-                        block: child,
-                        path: join(&directory.path, twin.name),
-                        parent: directory.as_parent(),
-                        work: Work::Copy {
-                            base: twin.child,
-                            submodule: twin.kind == Kind::Submodule,
-                            prelinked: directory.is_prelinked(),
-                        },
-                    });
+                    self.copy_subdirectory(directory, &record, &mut output)?;
                 }
                 Kind::Unpopulated => {
                     self.build.admit(0)?;
-                    self.unpopulated(directory, twin.name, twin.id, &mut done)?;
+                    self.unpopulated(directory, record.name, record.id, &mut output)?;
                 }
                 Kind::File | Kind::Executable | Kind::Symlink => {
-                    let stat = match self.share(directory, &twin)? {
-                        Some(stat) => stat,
-                        None => {
-                            let conversion =
-                                Conversion::from_bytes(twin.conversion).ok_or_else(|| {
-                                    self.base_error(std::io::ErrorKind::InvalidData.into())
-                                })?;
-                            self.write(directory, twin.name, twin.kind, twin.id, &conversion)?
-                        }
-                    };
-                    done.push(&Entry { stat, ..twin });
+                    self.copy_file(base, directory, &record, &mut output)?;
                 }
             }
         }
-        self.finish_block(block, &done, tasks)
+        self.finish_block(block, output)
+    }
+
+    fn copy_subdirectory(
+        &self,
+        directory: &Arc<Directory>,
+        record: &Record<'_>,
+        output: &mut TaskOutput,
+    ) -> Result<(), SyncError> {
+        self.build.admit(0)?;
+        let child = self.build.blocks(1);
+        output.block.push(&Record { child, ..*record });
+        output.tasks.push(Task {
+            block: child,
+            path: join(&directory.path, record.name),
+            parent: directory.as_parent(),
+            work: Work::Copy {
+                base: record.child,
+                submodule: record.kind == Kind::Submodule,
+                prelinked: directory.is_prelinked(),
+            },
+        });
+        Ok(())
+    }
+
+    fn copy_file(
+        &self,
+        base: &BaseRevision,
+        directory: &Directory,
+        record: &Record<'_>,
+        output: &mut TaskOutput,
+    ) -> Result<(), SyncError> {
+        let stat = match self.share(directory, record)? {
+            Some(stat) => stat,
+            None => {
+                let conversion = Conversion::from_bytes(record.conversion)
+                    .ok_or_else(|| base.unreadable(io::ErrorKind::InvalidData.into()))?;
+                self.write(directory, record.name, record.kind, record.id, &conversion)?
+            }
+        };
+        output.block.push(&Record { stat, ..*record });
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The directory that a task works in, and its twin in the base revision.
+//! The directory that a task works in, and the same directory in the base revision.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,29 +6,30 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::io::Errno;
 
-use super::lock;
+use super::locking::lock;
+use super::paths::{components, leaf};
 use crate::tree::files;
 
-/// Descriptors in use from which on a waiting task no longer keeps its parent open.
-const DESCRIPTORS: usize = 256;
+/// With this many open descriptors, waiting tasks no longer keep their parent directories open.
+const MAX_OPEN: usize = 256;
 
 /// The top directories of a build.
 pub(super) struct Roots {
-    pub destination: OwnedFd,
-    pub base: Option<OwnedFd>,
-    /// Links to the base's files that were made ahead, in directories like the base's.
-    pub spare: Option<OwnedFd>,
-    pub group_write: bool,
-    /// Descriptors held by directories.
-    pub open: AtomicUsize,
+    pub(super) destination: OwnedFd,
+    pub(super) base: Option<OwnedFd>,
+    /// The spare tree: links to the base's files, made before the build.
+    pub(super) spare: Option<OwnedFd>,
+    pub(super) group_write: bool,
+    /// Descriptors that directories hold.
+    pub(super) open: AtomicUsize,
 }
 
-/// A directory of the tree. Its descriptors close when the last task below it has begun.
+/// A directory of the tree. Its descriptors are closed when the last task below it has started.
 pub(super) struct Directory {
     roots: Arc<Roots>,
     parent: Option<Arc<Directory>>,
-    /// From the top, without a slash at either end.
-    pub path: Vec<u8>,
+    /// The path from the top directory, without a slash at either end.
+    pub(super) path: Vec<u8>,
     destination: OnceLock<OwnedFd>,
     creating: Mutex<()>,
     base: Option<OwnedFd>,
@@ -36,8 +37,8 @@ pub(super) struct Directory {
 }
 
 impl Roots {
-    /// Opens a directory of the destination, and makes it and those above it if need be.
-    fn make(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+    /// Opens a directory of the destination, after creating it and its parents if they are missing.
+    fn create(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let mut at = files::open_directory(&self.destination, b".")?;
         for name in components(path) {
             at = files::make_directory(&at, name, self.group_write)?;
@@ -47,9 +48,9 @@ impl Roots {
 }
 
 impl Directory {
-    /// The directory `path`. `parent` spares the way from the top; `with_base` says whether the
-    /// base has a directory there.
-    pub fn new(
+    /// The directory `path`. With `parent`, it is opened relative to that directory and not from the
+    /// top; `with_base` says whether the base has a directory there.
+    pub(super) fn new(
         roots: &Arc<Roots>,
         parent: Option<Arc<Self>>,
         path: Vec<u8>,
@@ -73,10 +74,11 @@ impl Directory {
         })
     }
 
-    /// Moves the directory here from the spare, with all that is below it, if the spare has it.
+    /// Moves the directory with everything below it here from the spare tree, if the spare tree has
+    /// it.
     ///
-    /// What stands in the way of that is no error: the files can still be taken over one by one.
-    pub fn take_from_spare(&mut self) -> Result<(), Errno> {
+    /// A failed move is not an error, because the files can still be shared one by one.
+    pub(super) fn take_from_spare(&mut self) -> Result<(), Errno> {
         let roots = self.roots.clone();
         let Some(spare) = &roots.spare else {
             return Ok(());
@@ -89,7 +91,7 @@ impl Directory {
             Some(parent) => rustix::fs::renameat(spare, &self.path, parent.destination()?, name),
             None => {
                 let above = self.path.len().saturating_sub(name.len() + 1);
-                let above = roots.make(&self.path[..above])?;
+                let above = roots.create(&self.path[..above])?;
                 rustix::fs::renameat(spare, &self.path, above, name)
             }
         };
@@ -100,8 +102,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Finds the directory inside one that was taken from the spare.
-    pub fn find_prelinked(&mut self) -> Result<(), Errno> {
+    /// Finds the directory inside one that was moved from the spare tree.
+    pub(super) fn find_prelinked(&mut self) -> Result<(), Errno> {
         self.prelinked = true;
         let above = self
             .parent
@@ -113,27 +115,27 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether it comes from the spare, and so may hold files of the base already.
-    pub fn is_prelinked(&self) -> bool {
+    /// Whether it comes from the spare tree, and so may already hold links to files of the base.
+    pub(super) fn is_prelinked(&self) -> bool {
         self.prelinked
     }
 
-    /// The parent that a task below this one keeps: none, once descriptors run short.
-    pub fn as_parent(self: &Arc<Self>) -> Option<Arc<Self>> {
-        (self.roots.open.load(Ordering::Relaxed) < DESCRIPTORS).then(|| self.clone())
+    /// This directory as the parent of a task; `None` if too many descriptors are open.
+    pub(super) fn as_parent(self: &Arc<Self>) -> Option<Arc<Self>> {
+        (self.roots.open.load(Ordering::Relaxed) < MAX_OPEN).then(|| self.clone())
     }
 
-    /// The twin in the base revision, if it is there.
-    pub fn base(&self) -> Option<BorrowedFd<'_>> {
+    /// The same directory in the base revision, if it exists.
+    pub(super) fn base(&self) -> Option<BorrowedFd<'_>> {
         self.base.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// The directory itself, which comes into being now if it did not exist.
-    pub fn destination(&self) -> Result<BorrowedFd<'_>, Errno> {
+    /// The directory in the new tree, which is created if it does not exist.
+    pub(super) fn destination(&self) -> Result<BorrowedFd<'_>, Errno> {
         if let Some(open) = self.destination.get() {
             return Ok(open.as_fd());
         }
-        // From the highest ancestor that is not there yet downwards: no recursion.
+        // Creates missing ancestors from the top down, without recursion.
         let mut missing = vec![self];
         let mut last = self;
         while let Some(parent) = last.parent.as_deref() {
@@ -164,7 +166,7 @@ impl Directory {
             .and_then(|parent| parent.destination.get());
         let open = match above {
             Some(above) => files::make_directory(above, leaf(&self.path), self.roots.group_write)?,
-            None => self.roots.make(&self.path)?,
+            None => self.roots.create(&self.path)?,
         };
         self.keep(open);
         Ok(())
@@ -184,8 +186,8 @@ impl Drop for Directory {
     }
 }
 
-/// Opens the directory `path` of a tree, if it is there; `above` is the one around it, if that is
-/// known.
+/// Opens the directory `path` of a tree, if it exists. `above` is the descriptor of its parent: the
+/// outer option says whether the caller knows it, the inner one whether the parent exists.
 fn open(
     root: &OwnedFd,
     above: Option<Option<BorrowedFd<'_>>>,
@@ -204,21 +206,8 @@ fn open(
     };
     match opened {
         Ok(open) => Ok(Some(open)),
-        // It was never there, or somebody took it away or put something else there.
+        // It never existed, or a reader removed or replaced it.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn leaf(path: &[u8]) -> &[u8] {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => &path[slash + 1..],
-        None if path.is_empty() => b".",
-        None => path,
-    }
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
 }

@@ -1,11 +1,11 @@
-//! Links to a revision's files, made while nothing happens, for the revision after it.
+//! The spare tree: links to a revision's files, made between updates for the next revision.
 //!
-//! Most of what an update costs is one link for each file that did not change, and nobody has to
-//! wait for the update to know where those will be needed. The next build moves whole directories
-//! that did not change out of the spare, and looks at each file in them again: a spare that is old,
-//! half full or altered costs time, and nothing else.
+//! Most of the cost of an update is one link for each unchanged file, and these links can be made
+//! before the update arrives. The next build moves whole unchanged directories out of the spare tree
+//! and checks each file in them, so a spare tree that is outdated, incomplete or altered costs time
+//! and does not affect the result.
 //!
-//! This module decides neither when to link nor for how long, and removes nothing.
+//! The caller decides when to link and for how long. Nothing is removed here.
 
 use std::io;
 use std::path::Path;
@@ -16,18 +16,17 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::directory::{Directory, Roots};
-use super::path_bytes;
-use super::worker::join;
+use super::paths::{as_bytes, join};
 use crate::manifest::{Kind, Manifest};
 use crate::tree::{Base, TreeOptions, files};
 
-/// A spare that is being filled.
+/// A spare tree that is being filled.
 pub struct Spare {
     manifest: Manifest,
     roots: Arc<Roots>,
-    /// Blocks of the manifest that are left, with the paths of their directories.
+    /// The remaining blocks of the manifest, with the paths of their directories.
     waiting: Vec<(u32, Vec<u8>)>,
-    /// Whether there is any link yet.
+    /// Whether any link was made.
     linked: bool,
 }
 
@@ -36,8 +35,8 @@ impl Spare {
     /// options.
     ///
     /// # Errors
-    /// When the base's manifest or one of the directories cannot be opened, or the options give
-    /// files other permissions than the base has.
+    /// The base's manifest or one of the directories cannot be opened, or the options give files
+    /// other permissions than those of the base.
     pub fn begin(base: &Base<'_>, directory: &Path, options: &TreeOptions) -> io::Result<Self> {
         let manifest = Manifest::open(base.manifest)?;
         if manifest.header.modes != options.modes() {
@@ -46,8 +45,8 @@ impl Spare {
         Ok(Self {
             manifest,
             roots: Arc::new(Roots {
-                destination: files::open_directory(CWD, path_bytes(directory))?,
-                base: Some(files::open_directory(CWD, path_bytes(base.tree))?),
+                destination: files::open_directory(CWD, as_bytes(directory))?,
+                base: Some(files::open_directory(CWD, as_bytes(base.tree))?),
                 spare: None,
                 group_write: options.group_write,
                 open: AtomicUsize::new(0),
@@ -57,11 +56,11 @@ impl Spare {
         })
     }
 
-    /// Links on, for as long as `go_on` says so; whether the spare is full. It is asked once for
-    /// every directory, or every few hundred files of a large one.
+    /// Makes links until all are made or `go_on` returns false; returns whether all are made. Calls
+    /// `go_on` once per directory, and once per 512 files of a large one.
     ///
     /// # Errors
-    /// When the disk is full or fails, or not even the first file can be linked.
+    /// The disk is full or fails, or the first file cannot be linked.
     pub fn fill(&mut self, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
         while go_on() {
             let Some((number, path)) = self.waiting.pop() else {
@@ -78,29 +77,29 @@ impl Spare {
         if block.next != 0 {
             self.waiting.push((block.next, directory.path.clone()));
         }
-        // What readers took away or replaced is written anew by the next build.
+        // A reader removed or replaced the directory; the next build writes it from the store.
         let Some(base) = directory.base() else {
             return Ok(());
         };
-        for entry in block.entries() {
-            let entry = entry?;
-            match entry.kind {
+        for record in block.records() {
+            let record = record?;
+            match record.kind {
                 Kind::File | Kind::Executable | Kind::Symlink => {
-                    match files::link(base, directory.destination()?, entry.name) {
+                    match files::link(base, directory.destination()?, record.name) {
                         Ok(()) => self.linked = true,
-                        // Readers took it away.
+                        // A reader removed it.
                         Err(Errno::NOENT) => {}
-                        // This file may have too many links, or be a reader's; if it is the first,
-                        // it is the same with all.
+                        // This file may have too many links or another owner. If it is the first
+                        // file, no file can be linked.
                         Err(Errno::PERM | Errno::ACCESS | Errno::MLINK) if self.linked => {}
                         Err(error) => return Err(error.into()),
                     }
                 }
                 Kind::Directory | Kind::Submodule => {
                     self.waiting
-                        .push((entry.child, join(&directory.path, entry.name)));
+                        .push((record.child, join(&directory.path, record.name)));
                 }
-                // A directory with nothing in it is quickly made.
+                // The build creates an empty directory as fast as it would move one.
                 Kind::Unpopulated => {}
             }
         }

@@ -1,7 +1,7 @@
-//! A pack that is written here, and indexed as one that arrives is.
+//! Writes a new pack and indexes it like a pack that was received, so damage is detected.
 //!
-//! It must hold all bases of its deltas. Until [`Output::finish`] nothing refers to it, and
-//! dropping it removes it.
+//! The pack must hold the bases of all its deltas. Until [`PackWriter::finish`] nothing refers to
+//! it, and dropping the writer removes it.
 
 use std::path::Path;
 
@@ -10,43 +10,43 @@ use ring::digest;
 use super::indexing::Indexing;
 use crate::base::budget::Budget;
 
-/// A pack on its way to the disk.
+/// A pack that is being written.
 #[must_use = "nothing is kept before finish()"]
-pub(super) struct Output {
+pub(super) struct PackWriter {
     indexing: Indexing,
-    sum: digest::Context,
+    checksum: digest::Context,
     length: u64,
 }
 
-impl Output {
+impl PackWriter {
     /// Begins a pack of `count` objects (gitformat-pack, version 2).
     pub(super) fn new(directory: &Path, count: u32, budget: &Budget) -> Result<Self, git2::Error> {
-        let mut output = Self {
+        let mut writer = Self {
             indexing: Indexing::new(None, directory, budget)?,
-            sum: digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY),
+            checksum: digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY),
             length: 0,
         };
         let mut header = *b"PACK\0\0\0\x02\0\0\0\0";
         header[8..].copy_from_slice(&count.to_be_bytes());
-        output.write(&header)?;
-        Ok(output)
+        writer.write(&header)?;
+        Ok(writer)
     }
 
-    /// Bytes written so far: where the next object begins.
+    /// Bytes written so far: the offset of the next object.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
     /// Appends bytes of objects.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), git2::Error> {
-        self.sum.update(bytes);
+        self.checksum.update(bytes);
         self.length += bytes.len() as u64;
         self.indexing.write(bytes)
     }
 
-    /// Ends the pack; returns its checksum.
+    /// Ends the pack and returns its checksum in hexadecimal.
     pub(super) fn finish(mut self) -> Result<String, git2::Error> {
-        self.indexing.write(self.sum.finish().as_ref())?;
+        self.indexing.write(self.checksum.finish().as_ref())?;
         self.indexing.commit()
     }
 }

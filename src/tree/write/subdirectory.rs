@@ -1,25 +1,26 @@
-//! The directories in a directory: sub-trees and submodules, each a task of its own.
+//! The sub-directories of a tree object: trees and submodules, each a task of its own.
 
 use std::sync::Arc;
 
 use git2::Oid;
 
 use super::directory::Directory;
-use super::task::{Plan, Task, TreeWork, Work};
-use super::worker::{Job, join, shown};
+use super::job::Job;
+use super::locking::lock;
+use super::paths::{join, printable_path};
+use super::task::{DirectoryPlan, Task, TaskOutput, TreeWork, Work};
 use crate::base::error::{Stage, SyncError};
-use crate::manifest::{Block, Entry, Kind, Stat};
+use crate::manifest::{Kind, Record, Stat};
 use crate::tree::objects::{self, TreeEntry};
 use crate::tree::{SubmoduleMode, files};
 
 impl Job<'_> {
     pub(super) fn subtree(
         &self,
-        plan: &Plan,
+        plan: &DirectoryPlan,
         entry: &TreeEntry<'_>,
         path: &[u8],
-        done: &mut Block,
-        tasks: &mut Vec<Task>,
+        output: &mut TaskOutput,
     ) -> Result<(), SyncError> {
         let included = self.includes(plan, path, true);
         if let Some(sparse) = &self.build.options.sparse
@@ -30,12 +31,12 @@ impl Job<'_> {
         }
         self.build.admit(0)?;
         let base = plan.base.as_ref();
-        let twin = base
+        let old = base
             .and_then(|base| base.find(entry.name, true))
-            .filter(|twin| twin.kind == Kind::Directory);
-        let work = match (base, twin) {
-            (Some(base), Some(twin)) if base.same_context && twin.id == entry.id => Work::Copy {
-                base: twin.child,
+            .filter(|record| record.kind == Kind::Directory);
+        let work = match (base, old) {
+            (Some(base), Some(old)) if base.same_context && old.id == entry.id => Work::Copy {
+                base: old.child,
                 submodule: false,
                 prelinked: false,
             },
@@ -46,37 +47,25 @@ impl Job<'_> {
                 rules: plan.rules.clone(),
                 context: plan.context,
                 included,
-                base: twin.map(|twin| twin.child),
+                base: old.map(|record| record.child),
             }),
         };
-        self.descend(
-            &plan.directory,
-            entry,
-            Kind::Directory,
-            path,
-            work,
-            done,
-            tasks,
-        );
+        self.queue(&plan.directory, entry, Kind::Directory, path, work, output);
         Ok(())
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the record and the task of one entry, made together"
-    )]
-    fn descend(
+    /// Adds the record and the task of a sub-directory.
+    fn queue(
         &self,
         directory: &Arc<Directory>,
         entry: &TreeEntry<'_>,
         kind: Kind,
         path: &[u8],
         work: Work,
-        done: &mut Block,
-        tasks: &mut Vec<Task>,
+        output: &mut TaskOutput,
     ) {
         let child = self.build.blocks(1);
-        done.push(&Entry {
+        output.block.push(&Record {
             name: entry.name,
             kind,
             id: entry.id,
@@ -84,7 +73,7 @@ impl Job<'_> {
             conversion: &[],
             child,
         });
-        tasks.push(Task {
+        output.tasks.push(Task {
             block: child,
             path: path.to_vec(),
             parent: directory.as_parent(),
@@ -94,11 +83,10 @@ impl Job<'_> {
 
     pub(super) fn gitlink(
         &self,
-        plan: &Plan,
+        plan: &DirectoryPlan,
         entry: &TreeEntry<'_>,
         path: &[u8],
-        done: &mut Block,
-        tasks: &mut Vec<Task>,
+        output: &mut TaskOutput,
     ) -> Result<(), SyncError> {
         if !self.includes(plan, path, false) {
             return Ok(());
@@ -111,27 +99,27 @@ impl Job<'_> {
             SubmoduleMode::Shallow | SubmoduleMode::Recursive => {
                 let known = repository.modules.populates(&path[repository.prefix..]);
                 if known.is_none() {
-                    self.build.note_unpopulated(shown(path));
+                    lock(&self.build.remarks).note_unpopulated(printable_path(path));
                 }
                 known == Some(true)
             }
         };
         if !wanted {
-            return self.unpopulated(&plan.directory, entry.name, entry.id, done);
+            return self.unpopulated(&plan.directory, entry.name, entry.id, output);
         }
-        let twin = plan
+        let old = plan
             .base
             .as_ref()
             .and_then(|base| base.find(entry.name, false))
-            .filter(|twin| twin.kind == Kind::Submodule);
+            .filter(|record| record.kind == Kind::Submodule);
         let same_selection = self
             .build
             .base
             .as_ref()
             .is_some_and(|base| base.same_selection);
-        let work = match twin {
-            Some(twin) if same_selection && twin.id == entry.id => Work::Copy {
-                base: twin.child,
+        let work = match old {
+            Some(old) if same_selection && old.id == entry.id => Work::Copy {
+                base: old.child,
                 submodule: true,
                 prelinked: false,
             },
@@ -142,18 +130,10 @@ impl Job<'_> {
                 rules: None,
                 context: Oid::ZERO_SHA1,
                 included: true,
-                base: twin.map(|twin| twin.child),
+                base: old.map(|record| record.child),
             }),
         };
-        self.descend(
-            &plan.directory,
-            entry,
-            Kind::Submodule,
-            path,
-            work,
-            done,
-            tasks,
-        );
+        self.queue(&plan.directory, entry, Kind::Submodule, path, work, output);
         Ok(())
     }
 
@@ -161,23 +141,24 @@ impl Job<'_> {
         objects::tree_of_commit(&self.odb, commit).map_err(|error| {
             let message = format!(
                 "the commit {commit} of submodule {} cannot be read from the store",
-                shown(path)
+                printable_path(path)
             );
             SyncError::new(Stage::Build, error.reason, message).with_source(error)
         })
     }
 
+    /// Creates the empty directory of a submodule that is not populated.
     pub(super) fn unpopulated(
         &self,
         directory: &Directory,
         name: &[u8],
         id: Oid,
-        done: &mut Block,
+        output: &mut TaskOutput,
     ) -> Result<(), SyncError> {
         let at = self.destination(directory)?;
         files::make_directory(at, name, self.build.options.group_write)
             .map_err(|error| self.failed(&join(&directory.path, name), error))?;
-        done.push(&Entry {
+        output.block.push(&Record {
             name,
             kind: Kind::Unpopulated,
             id,
