@@ -51,7 +51,7 @@ pub(super) fn build<'t>(
                 destination: staged.tree(),
                 manifest: staged.manifest(),
                 base: newest.map(KnownTree::as_base),
-                spare: newest.and_then(|base| spare.as_ref()?.path_for(base)),
+                spare: newest.and_then(|base| spare.as_ref()?.path_for(base.revision.n)),
                 options: &context.settings.tree,
             },
             context.budget,

@@ -15,6 +15,7 @@ use super::decide::{self, Action, Repeat, Tries, decide};
 use super::settings::Target;
 use super::trees::{Trees, gone};
 use super::{acquire, build};
+use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Remedy, Stage, SyncError};
 use crate::base::text::printable;
@@ -333,6 +334,14 @@ impl Syncer {
             reason,
             is_new: false,
         }))
+    }
+
+    /// Fills the spare tree for the next commit; whether something is left to do.
+    pub(super) fn fill_spare(&mut self, budget: &Budget) -> bool {
+        let options = &self.settings.tree;
+        self.trees
+            .as_mut()
+            .is_some_and(|trees| trees.fill_spare(options, budget))
     }
 
     pub(super) fn opened(&mut self) -> Result<&mut Trees, SyncError> {

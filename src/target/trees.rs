@@ -12,7 +12,7 @@ use crate::base::text::printable;
 use crate::manifest::{self, Header};
 use crate::notify::Event;
 use crate::store::Store;
-use crate::tree::{Base, TreeOptions};
+use crate::tree::{Base, Share, TreeOptions};
 use crate::volume::{Accepted, Observed, Revision, Verdict, Volume};
 
 /// The volume while it is open and locked, its object store, its complete trees, and the spare tree
@@ -114,6 +114,45 @@ impl Trees {
                 .and_then(|_| self.last_seen().map(|tree| tree.revision.n)),
             irrelevant,
         }
+    }
+
+    /// Links the files of the newest tree for the tree after it, until the budget gives way. Returns
+    /// whether something is left to do, which begins with housekeeping.
+    pub fn fill_spare(&mut self, options: &TreeOptions, budget: &Budget) -> bool {
+        if options.share != Share::Hardlink {
+            return false;
+        }
+        let spare = self.spare.take();
+        let Some(newest) = self.newest() else {
+            return false;
+        };
+        let of = newest.revision.n;
+        let go_on = || budget.check().is_ok() && !budget.gives_way();
+        let filled = match spare {
+            Some(spare) if spare.of() == of => spare.fill(&go_on),
+            None => SpareTree::begin(&self.volume, of, &newest.as_base(), options)
+                .and_then(|spare| spare.fill(&go_on)),
+            // The revision was removed, and its files take up the disk until the links to them are
+            // removed as well.
+            stale => {
+                self.spare = stale;
+                return true;
+            }
+        };
+        let (spare, more) = match filled {
+            Ok(spare) => {
+                let more = spare.is_begun();
+                (spare, more)
+            }
+            Err(error) => {
+                debug!(%error, "not linked ahead");
+                // On a full disk, the next tree needs the last blocks more than the spare does.
+                self.drop_spares();
+                (SpareTree::impossible(of), true)
+            }
+        };
+        self.spare = Some(spare);
+        more
     }
 
     /// Deletes a spare tree that was made for an older newest tree, or by an earlier process.
