@@ -11,11 +11,11 @@
 //! | [`base`] | commits, errors, budgets, secrets, text, small files, durations, wake-ups |
 //! | `pack` | objects as packs store them |
 //! | [`manifest`] | the list of the files of a published tree |
+//! | [`net`] | sockets, TLS, proxies and the HTTP client |
+//! | [`credentials`] | sources of credentials, and which URL may get which |
 //! | [`tree`] | a commit becomes files |
 //! | [`store`] | the bare object store |
 //! | [`volume`] | every path name under the root |
-//! | [`net`] | sockets, TLS, proxies, the HTTP client; nothing of git |
-//! | [`credentials`] | passwords, tokens, SSH keys: their sources, and which server may get them |
 //! | [`remote`] | the git protocol over HTTP, SSH and local paths |
 //! | [`notify`] | events, and those that are told |
 //! | [`observe`] | the state behind `/metrics` and `/status` |

@@ -1,7 +1,6 @@
-//! From the flags and the environment to what reaches the remote: the sources of credentials with
-//! their scopes, trusted SSH servers, proxies and certificate authorities.
+//! How to reach the remote: the sources of credentials with their scopes, and trusted SSH servers.
 //!
-//! No file is read here: sources read theirs when they are asked.
+//! This module reads no file: a source reads its file when it is asked.
 
 use std::path::PathBuf;
 
@@ -28,7 +27,7 @@ struct CredentialJson {
     ssh_key_file: Option<PathBuf>,
 }
 
-/// A user name and a password, as one place gives them.
+/// A user name and a password from one place.
 struct Login {
     username: Option<String>,
     password: Option<Secret>,
@@ -86,7 +85,7 @@ impl Login {
         self.username.is_some() || self.password.is_some() || self.password_file.is_some()
     }
 
-    /// What was not configured is taken from the repository's URL.
+    /// Takes what was not configured from the URL of the repository.
     fn completed_by(self, url: &HttpUrl) -> Self {
         Self {
             username: self.username.or_else(|| url.username.clone()),
@@ -108,7 +107,7 @@ fn add_credential(
     credentials: &mut Keyring,
     from: &WorkingDirectory,
 ) -> Result<(), ConfigError> {
-    // The error gives the position only: serde_json's own words would quote field names.
+    // The error gives only the position, because the message of serde_json would quote field names.
     let parsed: CredentialJson = serde_json::from_str(json).map_err(|error| {
         bad(
             "--credential",
@@ -130,7 +129,7 @@ fn add_credential(
     let scope = Scope::Below(url.clone());
     match url {
         RepoUrl::Ssh(_) => {
-            // Without a key of its own, the one of --ssh-key-file is for it as for any other.
+            // Without a key here, the key of --ssh-key-file applies, as for every SSH host.
             if let Some(file) = parsed.ssh_key_file {
                 credentials.add(scope, KeyFile::new(from.absolute(&file)));
             }
@@ -170,7 +169,7 @@ mod tests {
         Config::resolve(&cli.flags).map_err(|e| e.to_string())
     }
 
-    /// `user:password` for a URL, as the configuration has it.
+    /// The configured `user:password` for a URL.
     fn login(config: &Config, url: &str) -> Option<String> {
         let remote = config.targets[0].remote_for(&RepoUrl::parse(url).unwrap());
         let request = Request {
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_goes_before_the_url_and_leaves_the_rest_of_it() {
+    fn a_flag_takes_precedence_over_its_part_of_the_url_only() {
         let config = resolve(&["--repo", "https://me:mine@h/r", "--username", "you"]).unwrap();
         for url in ["https://me:mine@h/r", "https://h/sub"] {
             assert_eq!(login(&config, url).as_deref(), Some("you:mine"), "{url}");

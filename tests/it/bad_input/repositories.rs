@@ -24,7 +24,7 @@ const PHRASES: [&str; 16] = [
     "HTTP 403",
     "HTTP 500",
     "HTTP 503",
-    "does not speak HTTP",
+    "does not speak valid HTTP",
     "closed the connection",
     "sent nothing",
 ];
@@ -147,7 +147,7 @@ fn http_503_is_a_server_failure() {
 fn an_answer_that_is_not_http_is_named_as_such() {
     let answers = Answers::Bytes(b"\x00\xff garbage\r\n\r\n".to_vec());
     let reasons = ["protocol", "network"];
-    assert_answer_fails(answers, &reasons, "does not speak HTTP");
+    assert_answer_fails(answers, &reasons, "does not speak valid HTTP");
 }
 
 #[test]
