@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::base::commit::Commit;
+use crate::base::commit::{Commit, Timestamp};
 use crate::base::error::{Reason, Stage, SyncError};
 
 /// Something that happened to one target.
@@ -65,8 +65,8 @@ pub struct ShownCommit {
     pub subject: String,
     /// The author's name as it is in the repository; empty when the store lost it.
     pub author: String,
-    /// The committer's time in seconds since the epoch; any value occurs.
-    pub time: i64,
+    /// The committer's time.
+    pub time: Timestamp,
 }
 
 /// A tree that an earlier process published.

@@ -255,7 +255,7 @@ impl State {
             id: commit.id.to_string(),
             subject: shown(&commit.subject),
             author: shown(&commit.author),
-            time: rfc3339(from_epoch(commit.time)),
+            time: rfc3339(commit.time.to_system_time()),
         });
         self.published_at = Some(since);
     }
@@ -275,11 +275,6 @@ pub fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
-fn from_epoch(seconds: i64) -> SystemTime {
-    let seconds = u64::try_from(seconds).unwrap_or(0).min(LAST_SECOND);
-    UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
 fn shown(text: &str) -> String {
     excerpt(text, MAX_SHOWN)
 }
@@ -287,6 +282,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::commit::Timestamp;
     use crate::base::error::{Reason, Stage, SyncError};
     use crate::notify::event::{AfterFailure, Failure, Found};
 
@@ -295,7 +291,7 @@ mod tests {
             id: "a".repeat(40).parse().unwrap(),
             subject: "Say \u{1b}[31mhello".to_owned(),
             author: "A. U. Thor".to_owned(),
-            time: i64::MAX,
+            time: Timestamp::from_seconds(i64::MAX),
         }
     }
 
@@ -363,7 +359,7 @@ mod tests {
         let shown = status.snapshot().commit.unwrap();
         assert_eq!(shown.time, "9999-12-31T23:59:59.000Z");
         assert_eq!(shown.subject, "Say \\u{1b}[31mhello");
-        commit.time = i64::MIN;
+        commit.time = Timestamp::from_seconds(i64::MIN);
         commit.subject = "é".repeat(1 << 20);
         status.observe(&found(commit, UNIX_EPOCH - Duration::from_secs(1)));
         let snapshot = status.snapshot();

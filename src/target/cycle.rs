@@ -369,7 +369,7 @@ fn describe(store: &Store, commit: Commit) -> ShownCommit {
         id: commit,
         subject,
         author,
-        time: time.seconds(),
+        time,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use git_volume_reloader::app::healthcheck::{self, Unhealthy};
+use git_volume_reloader::base::commit::Timestamp;
 use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::base::heartbeat::Heartbeat;
 use git_volume_reloader::base::wake::{Wake, Woken};
@@ -114,7 +115,7 @@ impl Service {
             id: "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
             subject: "Say \"hello\"".to_owned(),
             author: "A. U. Thor".to_owned(),
-            time: 1_700_000_000,
+            time: Timestamp::from_seconds(1_700_000_000),
         };
         self.emit(&Event::Attempt);
         self.emit(&Event::Finished(work(Outcome::Changed)));

@@ -1,5 +1,6 @@
 //! Several targets in one process: each follows its own repository into its own root.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -23,6 +24,17 @@ fn config(upstream: &Upstream, root: &Root, name: &str, more: &[&str]) -> Config
     args.extend(more);
     let cli = Cli::try_parse_from(args).unwrap();
     Config::resolve(&cli.flags).unwrap()
+}
+
+/// The names of the targets with their commits.
+fn shown_by_status(address: SocketAddr) -> Vec<(String, String)> {
+    let status: serde_json::Value = serde_json::from_str(&get(address, "/status").body).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let targets = status["targets"].as_array().unwrap();
+    targets
+        .iter()
+        .map(|target| (text(&target["target"]), text(&target["commit"]["id"])))
+        .collect()
 }
 
 #[test]

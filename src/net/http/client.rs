@@ -231,7 +231,7 @@ fn redirected(response: &Response) -> Result<Url, Failure> {
 fn proxy(setting: &Secret, stage: Stage) -> Result<Proxy, SyncError> {
     let wrong = |what| {
         SyncError::new(stage, Reason::Network, format!("the proxy setting {what}"))
-            .with_hint("set HTTPS_PROXY (or HTTP_PROXY) to http://[user:password@]host:port")
+            .with_hint("set HTTPS_PROXY (or http_proxy) to http://[user:password@]host:port")
     };
     let proxy = Proxy::new(setting.expose()).map_err(|_| wrong("is not a valid URL"))?;
     match proxy.protocol() {

@@ -90,7 +90,7 @@ impl Peer {
             .into(),
             ureq::Error::ConnectProxyFailed(what) => {
                 network(format!("the proxy on the way to {shown} refused: {what}"))
-                    .with_hint("check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+                    .with_hint("check HTTPS_PROXY, http_proxy and NO_PROXY")
                     .into()
             }
             ureq::Error::LargeResponseHeader(..) => self

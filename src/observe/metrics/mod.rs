@@ -371,7 +371,7 @@ impl TargetMetrics {
             clippy::cast_precision_loss,
             reason = "a time beyond 2^52 seconds is nonsense to the second already"
         )]
-        self.commit_time.set(commit.time as f64);
+        self.commit_time.set(commit.time.seconds() as f64);
         self.last_publish.set(since_epoch(at));
         let label = |key, value: &str| (key, Cow::Owned(value.to_owned()));
         let labels = vec![
@@ -518,6 +518,7 @@ fn since_epoch(time: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::commit::Timestamp;
     use crate::base::error::SyncError;
     use crate::notify::event::{AfterFailure, Found, Published, PublishedTree};
 
@@ -532,7 +533,7 @@ mod tests {
             id: digit.repeat(40).parse().unwrap(),
             subject: String::new(),
             author: String::new(),
-            time: -5,
+            time: Timestamp::from_seconds(-5),
         }
     }
 

@@ -67,7 +67,7 @@ fn refusal(status: StatusCode, sent: Sent, stage: Stage, shown: &str) -> Failure
                 .with_hint("check --repo; some servers also say this when credentials are missing"),
         ),
         407 => error(Reason::Network, "is behind a proxy that wants credentials")
-            .with_hint("put user and password into HTTPS_PROXY (or HTTP_PROXY)")
+            .with_hint("put user and password into HTTPS_PROXY (or http_proxy)")
             .into(),
         429 => error(Reason::Server, "asks for fewer requests")
             .with_hint("raise --period")
