@@ -282,7 +282,7 @@ fn every_relative_link_leads_somewhere() {
 }
 
 /// The anchors that forges derive from headings.
-fn anchors(text: &str) -> BTreeSet<String> {
+pub(crate) fn anchors(text: &str) -> BTreeSet<String> {
     text.lines()
         .filter(|line| line.starts_with('#'))
         .map(|line| {
