@@ -22,7 +22,8 @@ pub(crate) const ANNOUNCED: [&str; 3] = ["gvr_damage_total", "gvr_pinned", "gvr_
 fn manifests() -> Vec<(String, String)> {
     let mut manifests = files("k8s", "yaml")
         .into_iter()
-        .map(|path| (path.display().to_string(), read(&path)))
+        // Without the lines that separate documents, which look like flags.
+        .map(|path| (path.display().to_string(), read(&path).replace("\n---\n", "\n")))
         .collect::<Vec<_>>();
     let readme = read("README.md");
     let quick_start = readme
