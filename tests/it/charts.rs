@@ -54,14 +54,26 @@ fn every_place_that_states_the_version_states_the_same() {
     let version = env!("CARGO_PKG_VERSION");
     for (file, line) in [
         ("charts/git-volume-reloader/Chart.yaml", "version: {}"),
-        ("charts/git-volume-reloader/Chart.yaml", "appVersion: \"{}\""),
-        ("charts/git-volume-reloader/templates/_sidecar.tpl", "default \"{}\""),
+        (
+            "charts/git-volume-reloader/Chart.yaml",
+            "appVersion: \"{}\"",
+        ),
+        (
+            "charts/git-volume-reloader/templates/_sidecar.tpl",
+            "default \"{}\"",
+        ),
         ("Dockerfile", "ARG VERSION={}"),
         ("Makefile", "IMAGE ?= git-volume-reloader:{}"),
         ("README.md", "/git-volume-reloader:{}"),
-        ("examples/compose/compose.yaml", "image: git-volume-reloader:{}"),
+        (
+            "examples/compose/compose.yaml",
+            "image: git-volume-reloader:{}",
+        ),
         ("examples/podman/pod.yaml", "/git-volume-reloader:{}"),
-        ("k8s/base/kustomization.yaml", "app.kubernetes.io/version: {}"),
+        (
+            "k8s/base/kustomization.yaml",
+            "app.kubernetes.io/version: {}",
+        ),
         ("k8s/base/kustomization.yaml", "newTag: {}"),
         ("k8s/overlays/one-time/kustomization.yaml", "newTag: {}"),
         ("k8s/overlays/sidecar/kustomization.yaml", "newTag: {}"),

@@ -252,6 +252,7 @@ fn every_relative_link_leads_somewhere() {
             "ARCHITECTURE.md",
             "CHANGELOG.md",
             "CONTRIBUTING.md",
+            "RELEASING.md",
             "SECURITY.md",
         ]
         .map(PathBuf::from),

@@ -29,13 +29,21 @@ fn systemd_accepts_the_unit_and_calls_its_sandbox_safe() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("git-volume-reloader.service");
     // systemd wants a binary that exists.
-    fs::write(&file, unit.replace("/usr/local/bin/git-volume-reloader", BINARY)).unwrap();
+    fs::write(
+        &file,
+        unit.replace("/usr/local/bin/git-volume-reloader", BINARY),
+    )
+    .unwrap();
     let mut verify = in_checkout("systemd-analyze");
     let complaints = succeed(verify.args(["verify", "--man=no"]).arg(&file));
     assert_eq!(complaints, "");
     // 2.0 of 10: systemd's own word for it is "OK".
     let mut security = in_checkout("systemd-analyze");
-    succeed(security.args(["security", "--offline=true", "--threshold=20"]).arg(&file));
+    succeed(
+        security
+            .args(["security", "--offline=true", "--threshold=20"])
+            .arg(&file),
+    );
 }
 
 #[test]
@@ -49,11 +57,16 @@ fn the_flags_of_the_examples_publish_a_tree() {
         let flags = read(file)
             .split([' ', '[', ']', ',', '\n'])
             .filter(|word| {
-                ["--ref=", "--link="].iter().any(|flag| word.starts_with(flag))
+                ["--ref=", "--link="]
+                    .iter()
+                    .any(|flag| word.starts_with(flag))
             })
             .map(str::to_owned)
             .collect::<Vec<_>>();
-        assert!(flags.contains(&"--ref=gh-pages".to_owned()), "{file}: {flags:?}");
+        assert!(
+            flags.contains(&"--ref=gh-pages".to_owned()),
+            "{file}: {flags:?}"
+        );
         let upstream = Upstream::new();
         upstream.commit(&[("index.html", "a site\n")]);
         let tip = upstream.tip("refs/heads/main");
@@ -89,7 +102,10 @@ fn prometheus_gets_new_rules_after_a_commit_and_keeps_the_old_ones_if_promtool_r
         let mut command = environment::command(tools().join("bin/prometheus").to_str().unwrap());
         command
             .arg(format!("--config.file={}", configuration.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("data").display()
+            ))
             .arg("--web.enable-lifecycle")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         command
@@ -101,7 +117,10 @@ fn prometheus_gets_new_rules_after_a_commit_and_keeps_the_old_ones_if_promtool_r
         .arg(root.link())
         .arg(&url)
         .arg(&configuration)
-        .env("PATH", format!("{}:/usr/bin:/bin", tools().join("bin").display()));
+        .env(
+            "PATH",
+            format!("{}:/usr/bin:/bin", tools().join("bin").display()),
+        );
     let reloader = Daemon::run(reload);
     wait_for_rule(&prometheus, "First");
 
@@ -178,7 +197,10 @@ fn the_bill_of_materials_lists_every_crate_of_the_binary_and_is_valid() {
         .iter()
         .map(|component| component["name"].as_str().unwrap())
         .collect::<Vec<_>>();
-    assert!(names.contains(&"git2") && names.contains(&"libgit2-sys"), "{names:?}");
+    assert!(
+        names.contains(&"git2") && names.contains(&"libgit2-sys"),
+        "{names:?}"
+    );
     // Only tests use it.
     assert!(!names.contains(&"insta"), "{names:?}");
 }

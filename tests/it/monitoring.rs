@@ -40,7 +40,9 @@ fn every_alert_has_a_section_in_the_runbook() {
             .filter_map(|line| line.trim().strip_prefix("runbook_url: "))
         {
             let page = url.strip_prefix(&site).unwrap_or_else(|| panic!("{url}"));
-            let anchor = page.strip_prefix("how-to/alerts/#").unwrap_or_else(|| panic!("{url}"));
+            let anchor = page
+                .strip_prefix("how-to/alerts/#")
+                .unwrap_or_else(|| panic!("{url}"));
             assert!(runbook.contains(anchor), "{}: {url}", file.display());
             checked += 1;
         }
@@ -79,7 +81,11 @@ fn every_panel_of_the_dashboard_returns_data() {
             without_data.push(format!("{panel}: {query}"));
         }
     }
-    assert!(without_data.is_empty(), "no data:\n{}", without_data.join("\n"));
+    assert!(
+        without_data.is_empty(),
+        "no data:\n{}",
+        without_data.join("\n")
+    );
     sidecar.stop();
 }
 
@@ -113,7 +119,10 @@ fn prometheus(dir: &Path, port: u16, sidecar: &str) -> Command {
     let mut command = environment::command(binary.to_str().unwrap());
     command
         .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            dir.join("data").display()
+        ))
         .arg(format!("--web.listen-address=127.0.0.1:{port}"));
     command
 }
@@ -131,7 +140,10 @@ fn queries() -> Vec<(String, String)> {
         assert!(panel["type"] == "row" || !targets.is_empty(), "{title}");
         for target in targets {
             let query = target["expr"].as_str().unwrap();
-            if crate::k8s::ANNOUNCED.iter().any(|name| query.contains(name)) {
+            if crate::k8s::ANNOUNCED
+                .iter()
+                .any(|name| query.contains(name))
+            {
                 continue;
             }
             let query = query
@@ -173,7 +185,11 @@ fn has_data(prometheus: &Daemon, query: &str) -> bool {
         .as_array()
         .unwrap()
         .iter()
-        .any(|sample| sample["value"][1].as_str().is_some_and(|value| value != "NaN"))
+        .any(|sample| {
+            sample["value"][1]
+                .as_str()
+                .is_some_and(|value| value != "NaN")
+        })
 }
 
 fn nudge(address: &str) {

@@ -31,7 +31,9 @@ fn a_directory_without_a_slash_is_found_behind_a_service_on_another_port() {
         let service = TcpProxy::to(server.port());
         let (head, _) = ask(service.port(), "site.docs", "/guide");
         assert_eq!(status(&head), "301", "{configuration}: {head}");
-        let location = head.lines().find_map(|line| line.strip_prefix("Location: "));
+        let location = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Location: "));
         assert_eq!(location, Some("/guide/"), "{configuration}: {head}");
         let (head, body) = ask(service.port(), "site.docs", "/guide/");
         assert_eq!((status(&head), body.as_str()), ("200", "the guide\n"));
@@ -73,7 +75,10 @@ fn a_build_that_fails_keeps_the_old_site_is_reported_and_is_tried_again() {
         );
     let builder = Daemon::run(build);
     let first = root.commit().unwrap();
-    wait_for_metric(site.path(), &format!("site_build_info{{commit=\"{first}\"}} 1"));
+    wait_for_metric(
+        site.path(),
+        &format!("site_build_info{{commit=\"{first}\"}} 1"),
+    );
     let index = site.path().join("current/index.html");
     assert!(fs::read_to_string(&index).unwrap().contains("Hello"));
 
@@ -82,12 +87,21 @@ fn a_build_that_fails_keeps_the_old_site_is_reported_and_is_tried_again() {
     // The second attempt is two seconds after the first.
     wait_for_metric(site.path(), "site_build_failures 2");
     assert!(fs::read_to_string(&index).unwrap().contains("Hello"));
-    wait_for_metric(site.path(), &format!("site_build_info{{commit=\"{first}\"}} 1"));
+    wait_for_metric(
+        site.path(),
+        &format!("site_build_info{{commit=\"{first}\"}} 1"),
+    );
     let log = builder.log();
-    assert!(log.contains(&format!("building {broken} failed, 2 times in a row")), "{log}");
+    assert!(
+        log.contains(&format!("building {broken} failed, 2 times in a row")),
+        "{log}"
+    );
 
     let mended = upstream.commit(&[("mkdocs.yml", good), ("docs/index.md", "# Again\n")]);
-    wait_for_metric(site.path(), &format!("site_build_info{{commit=\"{mended}\"}} 1"));
+    wait_for_metric(
+        site.path(),
+        &format!("site_build_info{{commit=\"{mended}\"}} 1"),
+    );
     wait_for_metric(site.path(), "site_build_failures 0");
     assert!(fs::read_to_string(&index).unwrap().contains("Again"));
     sidecar.stop();
