@@ -32,6 +32,7 @@ use rustix::process::{
 use tracing::{debug, info};
 
 use crate::base::durations;
+use crate::base::processes::{self, Process};
 use crate::base::text::excerpt;
 
 /// The variable that marks the processes of one run. Its value is random.
@@ -281,12 +282,6 @@ impl Started {
     }
 }
 
-/// A child of this process, as /proc shows it.
-struct Found {
-    pid: Pid,
-    is_zombie: bool,
-}
-
 /// Kills the orphans of a run, and their orphans, and reaps whatever has ended.
 fn kill_left_behind(run: &str) {
     let mark = format!("{RUN}={run}");
@@ -314,21 +309,9 @@ fn kill_left_behind(run: &str) {
 }
 
 /// The children of this process that are not in the list.
-fn orphans(started: &[Pid]) -> impl Iterator<Item = Found> {
-    let parent = getpid();
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .filter_map(move |entry| {
-            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The name in parentheses may hold parentheses.
-            let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-            let is_zombie = fields.next()? == "Z";
-            let its_parent = Pid::from_raw(fields.next()?.parse().ok()?)?;
-            (its_parent == parent && !started.contains(&pid)).then_some(Found { pid, is_zombie })
-        })
+fn orphans(started: &[Pid]) -> impl Iterator<Item = Process> {
+    let parent = Some(getpid());
+    processes::all().filter(move |found| found.parent == parent && !started.contains(&found.pid))
 }
 
 fn is_marked(pid: Pid, mark: &[u8]) -> bool {

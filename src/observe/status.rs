@@ -240,6 +240,8 @@ impl Observer for TargetStatus {
             }
             Event::Started
             | Event::Finished(_)
+            | Event::Checked(_)
+            | Event::Stale { .. }
             | Event::Recovered { .. }
             | Event::Damaged { .. }
             | Event::Restored { .. }
@@ -300,7 +302,12 @@ mod tests {
     }
 
     fn found(commit: ShownCommit, since: SystemTime) -> Event {
-        Event::Found(Found { commit, since })
+        let path = std::path::PathBuf::new();
+        Event::Found(Found {
+            commit,
+            path,
+            since,
+        })
     }
 
     fn failed(consecutive: u64) -> Event {

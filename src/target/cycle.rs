@@ -112,14 +112,14 @@ impl Syncer {
         Ok(())
     }
 
-    /// The published tree, if it is sound, and its manifest.
-    pub(super) fn current(&self) -> Option<(ShownCommit, PathBuf)> {
+    /// The published tree, if it is sound: its commit, its place and its manifest.
+    pub(super) fn current(&self) -> Option<(ShownCommit, PathBuf, PathBuf)> {
         let trees = self.trees.as_ref()?;
         let observed = trees.volume.observe().ok()?;
         let live = trees.live(&observed)?;
-        let manifest = live.revision.manifest.clone();
+        let (path, manifest) = (live.revision.path.clone(), live.revision.manifest.clone());
         live.sound
-            .then(|| (describe(&trees.store, live.revision.commit), manifest))
+            .then(|| (describe(&trees.store, live.revision.commit), path, manifest))
     }
 
     /// Runs one cycle. A failure that its [`Remedy`] may end is repeated here, a few times at most.
@@ -304,10 +304,14 @@ impl Syncer {
         let trees = self.opened()?;
         trees.publish(accepted, context)?;
         let to = describe(&trees.store, tip.commit);
+        // Publishing by exchange moves the tree.
+        let n = accepted.revision().n;
+        let path = trees.find(n).ok_or_else(|| gone(n))?.revision.path.clone();
         self.irrelevant = None;
         Ok(Outcome::Published(Box::new(Published {
             from: observed.live.as_ref().map(|live| live.commit),
             to,
+            path,
             reference: tip.name.clone(),
             at: SystemTime::now(),
             tree,

@@ -136,11 +136,15 @@ impl Follower {
         let mut context = Context::new(&settings, &budget, &mut self.observers);
         let opened = self.syncer.open(&mut context);
         if !self.published
-            && let Some((commit, manifest)) = self.syncer.current()
+            && let Some((commit, path, manifest)) = self.syncer.current()
         {
             let since = fs::metadata(manifest).and_then(|file| file.modified());
             let since = since.unwrap_or_else(|_| SystemTime::now());
-            context.emit(&Event::Found(Found { commit, since }));
+            context.emit(&Event::Found(Found {
+                commit,
+                path,
+                since,
+            }));
             self.published = true;
             self.housekeeping_due = Some(Instant::now());
         }
