@@ -17,8 +17,8 @@ use std::fmt;
 use std::fs;
 use std::io::{self, PipeReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use rustix::process::{
 use tracing::{debug, info};
 
 use crate::base::durations;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::processes::{self, Process};
 use crate::base::text::excerpt;
 
@@ -96,6 +97,19 @@ pub struct Program<'a> {
     pub environment: &'a [(OsString, OsString)],
     /// How long it may take.
     pub timeout: Duration,
+}
+
+/// A program as the operator configured it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The executable.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// The environment that it inherits. Never shown, because it may hold secrets.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// What became of a program.
@@ -167,7 +181,7 @@ pub fn kill_all() {
 pub fn run(program: &Program<'_>, cancelled: &AtomicBool) -> io::Result<Ended> {
     let run = format!("{:016x}", fastrand::u64(..));
     let (reader, writer) = io::pipe()?;
-    let mut command = Command::new(program.path);
+    let mut command = process::Command::new(program.path);
     command
         .args(program.arguments)
         .current_dir(program.directory)
@@ -202,8 +216,73 @@ pub fn run(program: &Program<'_>, cancelled: &AtomicBool) -> io::Result<Ended> {
     Ok(output.ended(how))
 }
 
+impl Command {
+    /// Runs it in a directory, with variables that take precedence over the inherited ones.
+    ///
+    /// # Errors
+    /// When it cannot be started; stage `notify`, reason `other`.
+    pub fn run(
+        &self,
+        name: &'static str,
+        directory: &Path,
+        variables: &[(&str, OsString)],
+        cancelled: &AtomicBool,
+    ) -> Result<Ended, SyncError> {
+        let added = variables
+            .iter()
+            .map(|(name, value)| (OsString::from(name), value.clone()));
+        let environment: Vec<_> = self.environment.iter().cloned().chain(added).collect();
+        let program = Program {
+            name,
+            path: &self.path,
+            arguments: &self.arguments,
+            directory,
+            environment: &environment,
+            timeout: self.timeout,
+        };
+        run(&program, cancelled).map_err(|cause| {
+            let kind = cause.kind();
+            let what = format!(
+                "cannot run {} in {}",
+                self.path.display(),
+                directory.display()
+            );
+            let error = SyncError::new(Stage::Notify, Reason::Other, what).with_source(cause);
+            match kind {
+                io::ErrorKind::NotFound => error.with_hint(
+                    "mount the program into this container, and the interpreter that its first \
+                     line names: the image has no shell",
+                ),
+                io::ErrorKind::PermissionDenied => error.with_hint(
+                    "make the file executable (defaultMode: 0755 of a ConfigMap volume)",
+                ),
+                _ => error,
+            }
+        })
+    }
+
+    /// How a run ended, in words, with its last lines.
+    pub fn what(&self, ended: &Ended) -> String {
+        let what = format!("{} {}", self.path.display(), ended.how);
+        match &*ended.tail {
+            "" => what,
+            tail => format!("{what}; its last output:\n{tail}"),
+        }
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("path", &self.path)
+            .field("arguments", &self.arguments)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Started {
-    fn start(command: &mut Command) -> io::Result<Self> {
+    fn start(command: &mut process::Command) -> io::Result<Self> {
         let mut started = started();
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);

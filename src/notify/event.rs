@@ -2,6 +2,7 @@
 //!
 //! An event holds no handle to the target, so an observer on another thread may take its time.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -234,6 +235,22 @@ pub struct Pruned {
     pub bytes: Option<u64>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Rejection {
+    /// What the operator can do.
+    pub const HINT: &str =
+        "push a commit that passes the check; readers keep the tree that they have";
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the commit {} was rejected: {}",
+            self.commit, self.reason
+        )
+    }
 }
 
 impl Failure {

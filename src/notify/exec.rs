@@ -6,7 +6,6 @@
 //! store, the difference is unknown.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use super::hook::{Hook, HookKind, News, Notice, Occasion, Shown, Told};
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::files;
-use crate::child::{self, Ended, How, Program};
+use crate::child::{Command, How};
 
 /// What to run, and when.
 #[derive(Clone, Debug)]
@@ -32,19 +31,6 @@ pub struct ExecSettings {
     pub link: PathBuf,
     /// Where to write the list of changed files; absolute.
     pub changed_files: PathBuf,
-}
-
-/// A program with its arguments, environment and time limit.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Command {
-    /// The executable.
-    pub path: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-    /// How long it may take.
-    pub timeout: Duration,
-    /// The environment that it inherits. Never shown, because it may hold secrets.
-    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// How two commits differ.
@@ -175,66 +161,5 @@ impl<D: Differences> Hook for Exec<D> {
             News::Published(shown) => self.run(shown, cancelled),
             _ => Ok(Told::NotNeeded),
         }
-    }
-}
-
-impl Command {
-    /// Runs it in a directory, with variables that take precedence over the inherited ones.
-    ///
-    /// # Errors
-    /// When it cannot be started; stage `notify`.
-    pub fn run(
-        &self,
-        name: &'static str,
-        directory: &std::path::Path,
-        variables: &[(&str, OsString)],
-        cancelled: &AtomicBool,
-    ) -> Result<Ended, SyncError> {
-        let added = variables
-            .iter()
-            .map(|(name, value)| (OsString::from(name), value.clone()));
-        let environment: Vec<_> = self.environment.iter().cloned().chain(added).collect();
-        let program = Program {
-            name,
-            path: &self.path,
-            arguments: &self.arguments,
-            directory,
-            environment: &environment,
-            timeout: self.timeout,
-        };
-        child::run(&program, cancelled).map_err(|cause| {
-            let kind = cause.kind();
-            let what = format!("cannot run {} in {}", self.path.display(), directory.display());
-            let error = SyncError::new(Stage::Notify, Reason::Other, what).with_source(cause);
-            match kind {
-                std::io::ErrorKind::NotFound => error.with_hint(
-                    "mount the program into this container, with the interpreter that its first line \
-                     names; the image has no shell",
-                ),
-                std::io::ErrorKind::PermissionDenied => error.with_hint(
-                    "make the file executable (defaultMode: 0755 of a ConfigMap volume)",
-                ),
-                _ => error,
-            }
-        })
-    }
-
-    /// How a run ended, in words, with its last lines.
-    pub fn what(&self, ended: &Ended) -> String {
-        let what = format!("{} {}", self.path.display(), ended.how);
-        match &*ended.tail {
-            "" => what,
-            tail => format!("{what}; its last output:\n{tail}"),
-        }
-    }
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Command")
-            .field("path", &self.path)
-            .field("arguments", &self.arguments)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
     }
 }

@@ -11,8 +11,9 @@ use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::cli::Cli;
 use git_volume_reloader::config::Config;
 use git_volume_reloader::notify::Observers;
-use git_volume_reloader::target::{Acceptor, Context, Judgement, Outcome, Syncer, Target};
-use git_volume_reloader::volume::Revision;
+use git_volume_reloader::target::{
+    Acceptor, Context, Judgement, Outcome, Proposal, Syncer, Target,
+};
 
 use crate::support::root::Root;
 use crate::support::upstream::Upstream;
@@ -28,10 +29,20 @@ struct Lists {
     rejected: HashSet<String>,
     undecided: HashSet<String>,
     calls: Vec<String>,
+    identity: String,
 }
 
 impl Acceptor for Strict {
-    fn judge(&mut self, tree: &Revision, _: &Context<'_>) -> Result<Judgement, SyncError> {
+    fn identity(&self) -> String {
+        self.shared.lock().unwrap().identity.clone()
+    }
+
+    fn judge(
+        &mut self,
+        proposal: &Proposal<'_>,
+        _: &mut Context<'_>,
+    ) -> Result<Judgement, SyncError> {
+        let tree = proposal.revision;
         let commit = tree.commit.to_string();
         let mut lists = self.shared.lock().unwrap();
         lists.calls.push(commit.clone());
@@ -40,7 +51,7 @@ impl Acceptor for Strict {
             "the tree is complete"
         );
         if lists.undecided.contains(&commit) {
-            return Err(SyncError::new(Stage::Publish, Reason::Check, "no verdict"));
+            return Err(SyncError::new(Stage::Check, Reason::Check, "no verdict"));
         }
         Ok(match lists.rejected.contains(&commit) {
             true => Judgement::Reject("it is on the list".to_owned()),

@@ -1,0 +1,188 @@
+//! The acceptors that the operator configures: required paths, a selection that matches something,
+//! a command, and a request to a container beside this one.
+//!
+//! The command runs in the sealed tree. The tree must not change, because it shares files with the
+//! tree that readers see; afterwards the tree is compared with its manifest, and one that changed is
+//! rejected. The contents of files are not compared, only their sizes, times and permissions.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::accept::{Acceptor, Judgement, Proposal};
+use super::context::Context;
+use super::settings::Target;
+use crate::base::error::{Reason, Stage, SyncError};
+use crate::child::{Command, How};
+use crate::manifest;
+use crate::volume::Revision;
+
+/// The acceptors of a target, in the order in which they judge: the cheap ones first.
+pub fn acceptors(target: &Arc<Target>) -> Vec<Box<dyn Acceptor>> {
+    let gate = &target.gate;
+    let mut acceptors: Vec<Box<dyn Acceptor>> = Vec::new();
+    if target.tree.sparse.is_some() && !gate.allow_empty {
+        acceptors.push(Box::new(NotEmpty));
+    }
+    if !gate.require_paths.is_empty() {
+        acceptors.push(Box::new(RequiredPaths(gate.require_paths.clone())));
+    }
+    if let Some(command) = &gate.command {
+        acceptors.push(Box::new(CheckCommand {
+            command: command.clone(),
+            directory: gate.directory.clone(),
+        }));
+    }
+    acceptors
+}
+
+/// Rejects a tree without any file.
+struct NotEmpty;
+
+impl Acceptor for NotEmpty {
+    fn identity(&self) -> String {
+        "not empty".to_owned()
+    }
+
+    fn judge(
+        &mut self,
+        proposal: &Proposal<'_>,
+        _: &mut Context<'_>,
+    ) -> Result<Judgement, SyncError> {
+        Ok(if manifest::is_empty(&proposal.revision.manifest)? {
+            Judgement::Reject(
+                "--path or --sparse-checkout-file matches nothing in it (--allow-empty publishes \
+                 it all the same)"
+                    .to_owned(),
+            )
+        } else {
+            Judgement::Accept
+        })
+    }
+}
+
+/// Rejects a tree that lacks one of these paths.
+struct RequiredPaths(Vec<PathBuf>);
+
+impl Acceptor for RequiredPaths {
+    fn identity(&self) -> String {
+        format!("paths {:?}", self.0)
+    }
+
+    fn judge(
+        &mut self,
+        proposal: &Proposal<'_>,
+        _: &mut Context<'_>,
+    ) -> Result<Judgement, SyncError> {
+        for path in &self.0 {
+            let full = proposal.revision.path.join(path);
+            match full.try_exists() {
+                Ok(true) => {}
+                Ok(false) => return Ok(lacks(path)),
+                // A file in the place of a directory.
+                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                    return Ok(lacks(path));
+                }
+                Err(error) => return Err(SyncError::disk(Stage::Check, "look at", &full, error)),
+            }
+        }
+        Ok(Judgement::Accept)
+    }
+}
+
+fn lacks(path: &Path) -> Judgement {
+    Judgement::Reject(format!(
+        "it has no {}, which --require-path asks for",
+        path.display()
+    ))
+}
+
+/// Runs a command: exit code 0 accepts, 1 to 125 reject, everything else is no verdict.
+struct CheckCommand {
+    command: Command,
+    /// Where it starts, if not in the tree.
+    directory: Option<PathBuf>,
+}
+
+impl Acceptor for CheckCommand {
+    fn identity(&self) -> String {
+        format!(
+            "command {:?} {:?}",
+            self.command.path, self.command.arguments
+        )
+    }
+
+    fn judge(
+        &mut self,
+        proposal: &Proposal<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Judgement, SyncError> {
+        let left = context
+            .budget
+            .remaining()
+            .map_err(|cause| SyncError::interrupted(Stage::Check, "the check", cause))?;
+        let command = Command {
+            timeout: self.command.timeout.min(left),
+            ..self.command.clone()
+        };
+        let tree = &proposal.revision.path;
+        let directory = self.directory.as_deref().unwrap_or(tree);
+        let variables = variables(proposal, context.settings);
+        let ended = command
+            .run("check", directory, &variables, context.budget.cancelled())
+            .map_err(|error| no_verdict(error.at(Stage::Check)))?;
+        if let Some(changed) = changed(proposal.revision, context)? {
+            return Ok(changed);
+        }
+        let what = command.what(&ended);
+        match ended.how {
+            How::Exited(0) => Ok(Judgement::Accept),
+            How::Exited(1..=125) => Ok(Judgement::Reject(what)),
+            How::Cancelled => Err(SyncError::new(Stage::Check, Reason::Cancelled, what)),
+            How::TimedOut(_) => Err(SyncError::new(Stage::Check, Reason::Check, what)
+                .with_hint("raise --check-timeout, and --sync-timeout above it")),
+            How::Exited(_) | How::Signalled(_) => {
+                Err(SyncError::new(Stage::Check, Reason::Check, what))
+            }
+        }
+    }
+}
+
+/// Rejects the tree if something changed it since it was sealed.
+pub(super) fn changed(
+    revision: &Revision,
+    context: &Context<'_>,
+) -> Result<Option<Judgement>, SyncError> {
+    let (tree, manifest) = (&revision.path, &revision.manifest);
+    let what = match manifest::verify(tree, manifest, context.budget)
+        .map_err(|error| error.at(Stage::Check))?
+    {
+        Some(what) => Some(what),
+        None => manifest::unlisted(tree, manifest, context.budget)?
+            .map(|path| format!("{path} was added")),
+    };
+    Ok(what.map(|what| {
+        Judgement::Reject(format!(
+            "the check changed the tree: {what}; let it write elsewhere (--check-dir)"
+        ))
+    }))
+}
+
+fn variables(proposal: &Proposal<'_>, target: &Target) -> [(&'static str, OsString); 5] {
+    let live = proposal.live.map(|commit| commit.to_string());
+    [
+        ("GVR_COMMIT", proposal.revision.commit.to_string().into()),
+        ("GVR_PREVIOUS_COMMIT", live.unwrap_or_default().into()),
+        ("GVR_REF", target.reference.to_string().into()),
+        ("GVR_LINK", target.layout.link.clone().into()),
+        ("GVR_TREE", proposal.revision.path.clone().into()),
+    ]
+}
+
+/// A program that cannot be started says nothing about the commit.
+fn no_verdict(mut error: SyncError) -> SyncError {
+    if error.reason == Reason::Other {
+        error.reason = Reason::Check;
+    }
+    error
+}
