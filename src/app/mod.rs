@@ -30,6 +30,7 @@ use crate::notify::exec::{Exec, ExecSettings};
 use crate::notify::files::Files;
 use crate::notify::hook::Counted;
 use crate::notify::process_signal::SendSignal;
+use crate::notify::webhook::{Sender, Webhook};
 use crate::notify::{Deferred, Hooked, Log, Observers};
 use crate::observe::metrics::{self, Families, TargetMetrics};
 use crate::observe::status::{Identity, TargetStatus};
@@ -360,6 +361,16 @@ fn add_hooks(
             watched: exec.watched.clone(),
         };
         let hook = Exec::new(exec_settings, differences);
+        observers.add_hook(Hooked::spawn(hook, counted()).map_err(no_thread)?);
+    }
+    if let Some(webhook) = &hooks.webhook {
+        let sender = Sender {
+            target: settings.name.clone(),
+            repo: settings.remote.url.to_string(),
+            reference: settings.reference.to_string(),
+            link: settings.layout.link.display().to_string(),
+        };
+        let hook = Webhook::new(webhook.clone(), sender);
         observers.add_hook(Hooked::spawn(hook, counted()).map_err(no_thread)?);
     }
     if let Some(signal) = &hooks.signal {

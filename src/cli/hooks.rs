@@ -63,4 +63,84 @@ pub struct HookFlags {
     /// USR2, TERM or WINCH.
     #[arg(long, env = "GVR_NOTIFY_SIGNAL", value_name = "SIGNAL[:PROCESS]")]
     pub notify_signal: Option<String>,
+
+    /// A URL to send a request to
+    ///
+    /// It gets a request after every publish, and at the start; see --webhook-on. The request has the
+    /// header Gitsync-Hash with the commit. A failure is repeated like one of --exechook-command.
+    /// Proxies and SSL_CERT_FILE apply, but loopback addresses are reached directly.
+    #[arg(
+        long,
+        env = "GVR_WEBHOOK_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub webhook_url: Option<String>,
+
+    /// The method of --webhook-url
+    #[arg(
+        long,
+        env = "GVR_WEBHOOK_METHOD",
+        default_value = "POST",
+        value_name = "METHOD"
+    )]
+    pub webhook_method: String,
+
+    /// The status that means success; 0 or -1: any
+    #[arg(
+        long,
+        env = "GVR_WEBHOOK_SUCCESS_STATUS",
+        default_value_t = 200,
+        allow_negative_numbers = true,
+        value_name = "STATUS"
+    )]
+    pub webhook_success_status: i32,
+
+    /// How long one request to --webhook-url may take
+    #[arg(long, env = "GVR_WEBHOOK_TIMEOUT", default_value = "1s", value_parser = super::values::positive_duration, value_name = "DURATION")]
+    pub webhook_timeout: Duration,
+
+    /// How long to wait after a failure of --webhook-url
+    ///
+    /// The wait doubles with each failure in a row, up to ten times this.
+    #[arg(long, env = "GVR_WEBHOOK_BACKOFF", default_value = "3s", value_parser = super::values::positive_duration, value_name = "DURATION")]
+    pub webhook_backoff: Duration,
+
+    /// A file with headers for --webhook-url: lines of NAME: VALUE
+    ///
+    /// Read for every request. For tokens.
+    #[arg(long, env = "GVR_WEBHOOK_HEADER_FILE", value_name = "FILE")]
+    pub webhook_header_file: Option<PathBuf>,
+
+    /// What --webhook-url is sent: none, json, slack or a file
+    ///
+    /// json is an object with all that is known; slack is an object with one sentence as "text". A
+    /// file is a template in which {{commit}}, {{subject}} and every other key of the json object is
+    /// replaced; if its name ends in .json, values are escaped for JSON strings.
+    #[arg(
+        long,
+        env = "GVR_WEBHOOK_BODY",
+        default_value = "none",
+        value_name = "none|json|slack|FILE"
+    )]
+    pub webhook_body: String,
+
+    /// A file with the key that signs the body for --webhook-url
+    ///
+    /// Read for every request. The header X-Hub-Signature-256 holds the HMAC-SHA256, as from GitHub.
+    #[arg(long, env = "GVR_WEBHOOK_HMAC_FILE", value_name = "FILE")]
+    pub webhook_hmac_file: Option<PathBuf>,
+
+    /// What --webhook-url hears of: published, failed, recovered, rejected, stale
+    ///
+    /// failed is the first failure in a row, recovered the success after it, rejected a commit that a
+    /// check rejected, stale a last success that is longer ago than --max-staleness.
+    #[arg(
+        long,
+        env = "GVR_WEBHOOK_ON",
+        default_value = "published",
+        value_delimiter = ',',
+        value_name = "EVENTS"
+    )]
+    pub webhook_on: Vec<String>,
 }

@@ -3,10 +3,11 @@
 use std::path::Component;
 
 use super::error::{ConfigError, bad};
-use super::hooks::command;
+use super::hooks::{command, http_url};
 use super::paths::WorkingDirectory;
+use super::{environment, network};
 use crate::cli::GateFlags;
-use crate::target::GateConfig;
+use crate::target::{CheckUrlConfig, GateConfig};
 
 /// The checks before a publish.
 pub(super) fn gate(flags: &GateFlags, from: &WorkingDirectory) -> Result<GateConfig, ConfigError> {
@@ -21,7 +22,17 @@ pub(super) fn gate(flags: &GateFlags, from: &WorkingDirectory) -> Result<GateCon
             ));
         }
     }
+    let url = environment::non_empty(flags.check_url.clone())
+        .map(|typed| {
+            Ok(CheckUrlConfig {
+                url: http_url("--check-url", &typed)?,
+                timeout: flags.check_timeout,
+                net: network::from_environment(from),
+            })
+        })
+        .transpose()?;
     Ok(GateConfig {
+        url,
         command: flags
             .check_command
             .as_deref()

@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -156,7 +157,7 @@ impl<D: Differences> Hook for Exec<D> {
         self.settings.backoff
     }
 
-    fn tell(&mut self, notice: &Notice, cancelled: &AtomicBool) -> Result<Told, SyncError> {
+    fn tell(&mut self, notice: &Notice, cancelled: &Arc<AtomicBool>) -> Result<Told, SyncError> {
         match &notice.news {
             News::Published(shown) => self.run(shown, cancelled),
             _ => Ok(Told::NotNeeded),

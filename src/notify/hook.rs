@@ -49,7 +49,7 @@ pub trait Hook: Send {
     ///
     /// # Errors
     /// When the program did not take it; reason `timeout` when its time was over.
-    fn tell(&mut self, notice: &Notice, cancelled: &AtomicBool) -> Result<Told, SyncError>;
+    fn tell(&mut self, notice: &Notice, cancelled: &Arc<AtomicBool>) -> Result<Told, SyncError>;
 }
 
 /// What a successful attempt did.
@@ -159,7 +159,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     /// Ends the attempt that is being made.
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
     told_about: Vec<Occasion>,
 }
 
@@ -190,7 +190,7 @@ impl Hooked {
                 ..State::default()
             }),
             changed: Condvar::new(),
-            cancelled: AtomicBool::new(false),
+            cancelled: Arc::default(),
             told_about: Occasion::ALL
                 .into_iter()
                 .filter(|occasion| hook.tells(*occasion))
@@ -541,7 +541,7 @@ mod tests {
         fn backoff(&self) -> Duration {
             Duration::from_millis(1)
         }
-        fn tell(&mut self, notice: &Notice, _: &AtomicBool) -> Result<Told, SyncError> {
+        fn tell(&mut self, notice: &Notice, _: &Arc<AtomicBool>) -> Result<Told, SyncError> {
             let what = match &notice.news {
                 News::Published(shown) => shown.commit.id.to_string()[..1].to_owned(),
                 other => other.occasion().as_str().to_owned(),

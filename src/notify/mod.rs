@@ -14,6 +14,7 @@ pub mod files;
 pub mod hook;
 mod log;
 pub mod process_signal;
+pub mod webhook;
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};

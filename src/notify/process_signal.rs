@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ impl Hook for SendSignal {
         BACKOFF
     }
 
-    fn tell(&mut self, _: &Notice, _: &AtomicBool) -> Result<Told, SyncError> {
+    fn tell(&mut self, _: &Notice, _: &Arc<AtomicBool>) -> Result<Told, SyncError> {
         let NamedSignal { name, signal } = self.settings.signal;
         let found = self.settings.find();
         let whom = match &self.settings.process {
@@ -265,12 +266,9 @@ mod tests {
             news: News::Recovered { failures: 1 },
             at: SystemTime::now(),
         };
-        assert_eq!(
-            hook.tell(&notice, &AtomicBool::new(false)).unwrap(),
-            Told::Yes
-        );
+        assert_eq!(hook.tell(&notice, &Arc::default()).unwrap(), Told::Yes);
         assert_eq!(server.wait().unwrap().code(), Some(7));
-        let error = hook.tell(&notice, &AtomicBool::new(false)).unwrap_err();
+        let error = hook.tell(&notice, &Arc::default()).unwrap_err();
         assert!(error.to_string().contains("gvr-test-server"));
     }
 }

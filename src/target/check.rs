@@ -9,13 +9,25 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::accept::{Acceptor, Judgement, Proposal};
 use super::context::Context;
-use super::settings::Target;
+use super::settings::{CheckUrlConfig, Target};
+use crate::base::budget::Budget;
+use crate::base::durations;
 use crate::base::error::{Reason, Stage, SyncError};
+use crate::base::text::excerpt;
 use crate::child::{Command, How};
 use crate::manifest;
+use crate::net::http::{Client, Method, Redirects, Request, without_query};
 use crate::volume::Revision;
+
+/// How requests introduce themselves.
+const USER_AGENT: &str = concat!("git-volume-reloader/", env!("CARGO_PKG_VERSION"));
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 32 << 10;
 
 /// The acceptors of a target, in the order in which they judge: the cheap ones first.
 pub fn acceptors(target: &Arc<Target>) -> Vec<Box<dyn Acceptor>> {
@@ -31,6 +43,13 @@ pub fn acceptors(target: &Arc<Target>) -> Vec<Box<dyn Acceptor>> {
         acceptors.push(Box::new(CheckCommand {
             command: command.clone(),
             directory: gate.directory.clone(),
+        }));
+    }
+    if let Some(check) = &gate.url {
+        let net = check.net.clone().direct_to_loopback(&check.url);
+        acceptors.push(Box::new(CheckUrl {
+            client: Client::new(net, USER_AGENT),
+            check: check.clone(),
         }));
     }
     acceptors
@@ -143,6 +162,88 @@ impl Acceptor for CheckCommand {
                 .with_hint("raise --check-timeout, and --sync-timeout above it")),
             How::Exited(_) | How::Signalled(_) => {
                 Err(SyncError::new(Stage::Check, Reason::Check, what))
+            }
+        }
+    }
+}
+
+/// Asks a container beside this one: 200 accepts, 422 rejects, everything else is no verdict.
+struct CheckUrl {
+    check: CheckUrlConfig,
+    client: Client,
+}
+
+impl Acceptor for CheckUrl {
+    fn identity(&self) -> String {
+        format!("url {}", self.check.url)
+    }
+
+    fn judge(
+        &mut self,
+        proposal: &Proposal<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Judgement, SyncError> {
+        let left = context
+            .budget
+            .remaining()
+            .map_err(|cause| SyncError::interrupted(Stage::Check, "the check", cause))?;
+        let limit = self.check.timeout.min(left);
+        let budget = Budget::new(limit, limit, context.budget.cancelled().clone());
+        let target = context.settings;
+        let tree = &proposal.revision.path;
+        let body = json!({
+            "target": target.name,
+            "commit": proposal.revision.commit.to_string(),
+            "previous": proposal.live.map(|commit| commit.to_string()),
+            "ref": target.reference.to_string(),
+            "tree": tree.to_string_lossy(),
+            "path": tree.strip_prefix(&target.layout.root).unwrap_or(tree).to_string_lossy(),
+        })
+        .to_string();
+        let url = &self.check.url;
+        let request = Request {
+            stage: Stage::Check,
+            method: Method::POST,
+            url,
+            headers: &[("Content-Type", "application/json")],
+            bound: None,
+            body: Some(body.as_bytes()),
+            redirects: Redirects::Return,
+            shown: without_query,
+        };
+        let answer = self.client.send(&request, &budget).and_then(|response| {
+            let status = response.status;
+            let body = response.body.bytes(MAX_ANSWER)?;
+            Ok((status, body))
+        });
+        let (status, body) = match answer {
+            Ok(answer) => answer,
+            Err(failure) if failure.error.reason == Reason::Timeout => {
+                let what = format!(
+                    "{} did not answer within {}",
+                    without_query(url),
+                    durations::shown(limit)
+                );
+                return Err(SyncError::new(Stage::Check, Reason::Check, what)
+                    .with_hint("raise --check-timeout, and --sync-timeout above it"));
+            }
+            Err(failure) => return Err(failure.error),
+        };
+        if let Some(changed) = changed(proposal.revision, context)? {
+            return Ok(changed);
+        }
+        let said = excerpt(String::from_utf8_lossy(&body).trim(), MAX_ANSWER);
+        match status.as_u16() {
+            200 => Ok(Judgement::Accept),
+            422 if said.is_empty() => Ok(Judgement::Reject(format!(
+                "{} answered 422",
+                without_query(url)
+            ))),
+            422 => Ok(Judgement::Reject(said)),
+            other => {
+                let what = format!("{} answered {other} {said}", without_query(url));
+                Err(SyncError::new(Stage::Check, Reason::Check, what)
+                    .with_hint("200 accepts the commit, 422 rejects it"))
             }
         }
     }

@@ -25,4 +25,6 @@ pub use context::Context;
 pub use cycle::{Outcome, Syncer};
 pub use differences::StoreDifferences;
 pub use follow::{Ended, Follower};
-pub use settings::{ExecConfig, GateConfig, HooksConfig, PublishOn, ScheduleConfig, Target};
+pub use settings::{
+    CheckUrlConfig, ExecConfig, GateConfig, HooksConfig, PublishOn, ScheduleConfig, Target,
+};

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::base::repo_url::RepoUrl;
 use crate::child::Command;
+use crate::net::NetConfig;
 use crate::notify::files::FileSettings;
 use crate::notify::process_signal::SignalSettings;
+use crate::notify::webhook::WebhookSettings;
 use crate::remote::{RefName, RemoteConfig};
 use crate::tree::{Sparse, TreeOptions};
 use crate::volume::Layout;
@@ -51,6 +55,8 @@ pub struct Target {
 pub struct HooksConfig {
     /// The command to run.
     pub exec: Option<ExecConfig>,
+    /// The request to send.
+    pub webhook: Option<WebhookSettings>,
     /// The signal to send.
     pub signal: Option<SignalSettings>,
 }
@@ -71,7 +77,9 @@ pub struct ExecConfig {
 pub struct GateConfig {
     /// The program that checks a tree.
     pub command: Option<Command>,
-    /// Where it starts, if not in the tree; absolute.
+    /// The container that checks a tree.
+    pub url: Option<CheckUrlConfig>,
+    /// Where the program starts, if not in the tree; absolute.
     pub directory: Option<PathBuf>,
     /// After what time a rejected commit is checked again; `None` for never.
     pub recheck_after: Option<Duration>,
@@ -118,4 +126,15 @@ impl Target {
     pub fn remote_for(&self, url: &RepoUrl) -> RemoteConfig {
         self.remote.at(url)
     }
+}
+
+/// A container that checks trees.
+#[derive(Clone, Debug)]
+pub struct CheckUrlConfig {
+    /// Where to send the request.
+    pub url: Url,
+    /// How long the answer may take.
+    pub timeout: Duration,
+    /// Proxies and certificate authorities.
+    pub net: NetConfig,
 }

@@ -45,6 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "config",
         &[
             "base",
+            "child",
             "net",
             "credentials",
             "tree",
