@@ -15,6 +15,8 @@ mod disk;
 mod docs;
 mod faults;
 mod features;
+mod gate;
+mod hooks;
 mod http;
 mod k8s;
 mod kill_points;
