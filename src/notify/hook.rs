@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{error, info, info_span};
+use tracing::{error, info};
 
 use super::Event;
 use super::event::{AfterFailure, Failure, PublishedTree, Rejection, ShownCommit};
@@ -364,8 +364,6 @@ impl Shared {
     fn tell(&self, hook: &mut impl Hook, notice: &Notice, counted: &Counted) {
         let name = self.kind.as_str();
         let occasion = notice.news.occasion();
-        let span = info_span!("hook", hook = name);
-        let _entered = span.enter();
         let mut backoff = hook.backoff();
         let longest = backoff.saturating_mul(MAX_BACKOFF);
         loop {
@@ -382,6 +380,7 @@ impl Shared {
                     };
                     counted(self.kind, outcome);
                     info!(
+                        hook = name,
                         occasion = occasion.as_str(),
                         outcome = outcome.as_str(),
                         took = %durations::shown(began.elapsed()),
@@ -400,6 +399,7 @@ impl Shared {
                 },
             );
             error!(
+                hook = name,
                 occasion = occasion.as_str(),
                 error = failed.chain(),
                 hint = failed.hint(),

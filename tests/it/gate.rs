@@ -35,7 +35,7 @@ fn a_rejected_commit_is_reported_everywhere_and_readers_keep_the_last_good_one()
     let bad = upstream.commit(&[("bad", "1")]);
     sidecar.wait_for_metric("gvr_rejected", &[], 1.0);
     sidecar.wait_for_polls(3);
-    let status = sidecar.status();
+    let status = sidecar.status()["targets"][0].clone();
     assert_eq!(status["rejected"]["commit"], bad.as_str());
     assert!(
         status["rejected"]["reason"]
@@ -65,7 +65,10 @@ fn a_rejected_commit_is_reported_everywhere_and_readers_keep_the_last_good_one()
         !root.path().join("error.json").exists()
     });
     assert_eq!(sidecar.metric("gvr_rejected", &[]), 0.0);
-    assert_eq!(sidecar.status()["rejected"], serde_json::Value::Null);
+    assert_eq!(
+        sidecar.status()["targets"][0]["rejected"],
+        serde_json::Value::Null
+    );
     assert_eq!(script.lines("runs"), [good, bad, better]);
     sidecar.stop();
 }
@@ -184,7 +187,7 @@ fn a_container_beside_accepts_with_200_rejects_with_422_and_decides_nothing_othe
     listener.answer(422, "mkdocs: broken link");
     sidecar.wait_for_metric("gvr_rejected", &[], 1.0);
     assert_eq!(
-        sidecar.status()["rejected"]["reason"],
+        sidecar.status()["targets"][0]["rejected"]["reason"],
         "mkdocs: broken link"
     );
     root.assert_published(&upstream, &good);

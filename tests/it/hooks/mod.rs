@@ -101,7 +101,7 @@ fn a_command_runs_in_the_tree_with_what_it_needs_to_know() {
         "main",
         &[
             Change::file("new/file", "x"),
-            Change::file("a\nb", "x"),
+            Change::file("a b", "x"),
             Change::Symlink("README.md".into(), "a".into()),
         ],
     );

@@ -143,10 +143,13 @@ fn a_webhook_is_sent_as_git_sync_sends_it_and_repeated_until_the_status_is_right
     let success = [("hook", "webhook"), ("outcome", "success")];
     sidecar.wait_for_metric("gvr_hook_runs_total", &success, 1.0);
     let second = upstream.commit(&[("a", "1")]);
-    wait_until(PATIENCE, "the second commit", || {
-        let last = listener.received().pop().unwrap();
-        last.header("gitsync-hash") == Some(second.as_str())
-    });
+    sidecar.wait_for_metric("gvr_hook_runs_total", &success, 2.0);
+    let last = listener.received().pop().unwrap();
+    assert_eq!(
+        last.header("gitsync-hash"),
+        Some(second.as_str()),
+        "{last:?}"
+    );
     let finished = sidecar.stop();
     assert!(
         !finished.stderr.contains("s3cret-query"),

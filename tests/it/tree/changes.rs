@@ -42,7 +42,7 @@ fn the_list_of_changes_is_that_of_git() {
             Change::file("file/below", "2"),
             Change::Executable("mode".into(), b"1".to_vec()),
             Change::Symlink("type".into(), "same".into()),
-            Change::file("line\nbreak", "2"),
+            Change::file("with space", "2"),
         ],
     );
     for (old, new) in [(&first, &second), (&second, &first), (&first, &first)] {
