@@ -572,7 +572,7 @@ mod tests {
             id: digit.repeat(40).parse().unwrap(),
             subject: String::new(),
             author: String::new(),
-            time: 0,
+            time: crate::base::commit::Timestamp::from_seconds(0),
         }
     }
 

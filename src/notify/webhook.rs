@@ -145,7 +145,8 @@ impl Webhook {
             url: &settings.url,
             headers: &headers,
             bound: None,
-            body: (settings.body != WebhookBody::None).then_some(&*body),
+            // Without a body a POST would be chunked; git-sync sends a length of 0.
+            body: (!matches!(settings.method, Method::GET | Method::HEAD)).then_some(&*body),
             redirects: Redirects::Return,
             shown: origin,
         };

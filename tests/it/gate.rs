@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::hooks::webhook::Listener;
 use crate::hooks::{Script, sidecar};
+use crate::support::listener::Listener;
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
 use crate::support::upstream::{Change, Upstream};
