@@ -13,6 +13,7 @@ pub struct Wake {
     setting: Mutex<()>,
     changed: Condvar,
     nudged: Arc<AtomicBool>,
+    recheck: AtomicBool,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -36,6 +37,17 @@ impl Wake {
     /// Ends the current wait, or else the next one. Several nudges before a wait count as one.
     pub fn nudge(&self) {
         self.set(&self.nudged);
+    }
+
+    /// Asks for a poll now, and for a new check of the remote's commit if it was rejected.
+    pub fn recheck(&self) {
+        self.recheck.store(true, Ordering::Relaxed);
+        self.nudge();
+    }
+
+    /// Whether a new check was asked for since the last call.
+    pub fn take_recheck(&self) -> bool {
+        self.recheck.swap(false, Ordering::Relaxed)
     }
 
     /// Ends every wait from now on, and cancels every budget that shares [`Wake::cancelled`].
@@ -121,6 +133,15 @@ mod tests {
         assert_eq!(wake.wait(LONG), Woken::Nudged);
         assert!(!nudged.load(Ordering::Relaxed));
         assert_eq!(wake.wait(Duration::from_millis(1)), Woken::Timeout);
+    }
+
+    #[test]
+    fn a_recheck_is_a_nudge_that_is_taken_once() {
+        let wake = Wake::new();
+        wake.recheck();
+        assert_eq!(wake.wait(LONG), Woken::Nudged);
+        assert!(wake.take_recheck());
+        assert!(!wake.take_recheck());
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod docs_site;
 mod examples;
 mod faults;
 mod features;
+mod gate;
+mod hooks;
 mod http;
 mod k8s;
 mod kill_points;

@@ -122,6 +122,7 @@ impl Service {
         self.emit(&Event::Published(Published {
             from: None,
             to,
+            path: std::path::PathBuf::new(),
             reference: "refs/heads/main".to_owned(),
             at: SystemTime::now(),
             tree: PublishedTree::Kept,

@@ -272,7 +272,10 @@ fn hangs(row: &Row) {
     let pushed = world.push(1);
     // libgit2 opens the file and waits for a writer, and nothing can interrupt it.
     fs::rename(&config, &kept).unwrap();
-    let made = environment::command("mkfifo").arg(&config).status().unwrap();
+    let made = environment::command("mkfifo")
+        .arg(&config)
+        .status()
+        .unwrap();
     assert!(made.success());
     wait_until(WATCHDOG, "liveness to go", || {
         world.sidecar.get("/livez").code == 503

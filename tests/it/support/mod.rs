@@ -10,6 +10,7 @@ pub mod foreign;
 pub mod full_disk;
 pub mod git_oracle;
 pub mod http_server;
+pub mod listener;
 pub mod memory_limit;
 pub mod nginx;
 pub mod readers;
