@@ -281,7 +281,11 @@ fn start_target(
     heartbeat: Arc<Heartbeat>,
     sender: &mpsc::Sender<(usize, Option<Ended>)>,
 ) -> Result<RunningTarget, StartError> {
-    let span = target_span(&settings);
+    // With one target, the caller's span names it already.
+    let span = match Span::current() {
+        none if none.is_none() => target_span(&settings),
+        named => named,
+    };
     let _entered = span.enter();
     info!(
         version = crate::cli::VERSION,

@@ -5,7 +5,7 @@
 //! a file that says "running"; its `next_poll` is then in the past.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
@@ -45,6 +45,8 @@ impl StatusFile {
 impl Observer for StatusFile {
     fn observe(&mut self, event: &Event) {
         match event {
+            // The first cycle creates the root, and an event after it writes the file.
+            Event::Started if !self.path.parent().is_some_and(Path::exists) => {}
             Event::Started
             | Event::Found(_)
             | Event::Published(_)
