@@ -144,6 +144,7 @@ impl Running {
                 status,
                 metrics,
                 wake,
+                reference: settings.reference.clone(),
             });
             prepared.push((settings, heartbeat));
         }
@@ -153,7 +154,9 @@ impl Running {
                 let shared = Shared {
                     targets: served.clone(),
                     registry,
+                    routes: serve::Routes::All,
                     nudge: serve.nudge,
+                    hosts: serve::hosts::AllowedHosts::default(),
                 };
                 let server =
                     serve::start(serve.bind, Arc::new(shared)).map_err(|error| advice(&error))?;
@@ -282,6 +285,7 @@ fn start_target(
         status,
         metrics,
         wake,
+        ..
     } = served;
     let mut observers = Observers::default();
     observers.add(metrics);
@@ -408,7 +412,9 @@ mod tests {
         let shared = Shared {
             targets: Vec::new(),
             registry,
+            routes: serve::Routes::All,
             nudge: None,
+            hosts: serve::hosts::AllowedHosts::default(),
         };
         let bind: Bind = "127.0.0.1:0".parse().unwrap();
         let server = serve::start(bind, Arc::new(shared)).unwrap();

@@ -14,6 +14,13 @@ pub enum Event {
     Started,
     /// A sync cycle begins.
     Attempt,
+    /// The remote answered: the ref is on this commit.
+    Polled {
+        /// The commit.
+        commit: Commit,
+        /// The full name of the ref.
+        reference: String,
+    },
     /// The loop found a complete tree that an earlier process published.
     Found(Found),
     /// A sync cycle ended, however it ended. The event that says how follows.

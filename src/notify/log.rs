@@ -29,6 +29,7 @@ impl Observer for Log {
         match event {
             Event::Started
             | Event::Attempt
+            | Event::Polled { .. }
             | Event::Finished(_)
             | Event::Unchanged
             | Event::Pruned(_)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::base::commit::Commit;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::text::excerpt;
 use crate::notify::event::ShownCommit;
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub health: Health,
     /// The commit that the link shows.
     pub commit: Option<CommitShown>,
+    /// The commit that the ref was on at the last poll.
+    pub upstream: Option<String>,
     /// When the link was flipped to it.
     pub published_at: Option<String>,
     /// When the last cycle began.
@@ -119,6 +122,8 @@ pub struct ErrorShown {
 #[derive(Debug)]
 struct State {
     commit: Option<CommitShown>,
+    /// What the last poll found: the commit, and the full name of the ref.
+    upstream: Option<(Commit, String)>,
     published_at: Option<SystemTime>,
     last_attempt: Option<SystemTime>,
     last_success: Option<SystemTime>,
@@ -139,6 +144,7 @@ impl TargetStatus {
     ) -> Self {
         let state = State {
             commit: None,
+            upstream: None,
             published_at: None,
             last_attempt: None,
             last_success: None,
@@ -163,6 +169,12 @@ impl TargetStatus {
         &self.shared.identity.target
     }
 
+    /// The full name of the ref that the last poll found.
+    pub fn polled_ref(&self) -> Option<String> {
+        let state = self.state();
+        state.upstream.as_ref().map(|(_, name)| name.clone())
+    }
+
     /// The answers for probes as of now.
     pub fn health(&self) -> Health {
         self.health_at(Instant::now())
@@ -180,6 +192,7 @@ impl TargetStatus {
             identity: self.shared.identity.clone(),
             health: self.health_of(&state, Instant::now()),
             commit: state.commit.clone(),
+            upstream: state.upstream.as_ref().map(|(id, _)| id.to_string()),
             published_at: state.published_at.map(rfc3339),
             last_attempt: state.last_attempt.map(rfc3339),
             last_success: state.last_success.map(rfc3339),
@@ -217,6 +230,9 @@ impl Observer for TargetStatus {
             Event::Attempt => {
                 state.last_attempt = Some(SystemTime::now());
                 state.next_poll = None;
+            }
+            Event::Polled { commit, reference } => {
+                state.upstream = Some((*commit, reference.clone()));
             }
             Event::Found(found) => state.shows(&found.commit, found.since),
             Event::Published(published) => {

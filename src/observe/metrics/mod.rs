@@ -69,11 +69,35 @@ const BUCKETS: [f64; 12] = [
 /// A publish this long after a nudge was not brought about by it.
 const NUDGE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Who asked for a poll over HTTP.
+/// Who asked for a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// Whoever holds the bearer token.
+    /// Whoever sends a bearer token.
     Token,
+    /// Whoever sends `X-Signature`, such as a sender for Flux's `generic-hmac`.
+    Hmac,
+    /// GitHub.
+    Github,
+    /// GitLab.
+    Gitlab,
+    /// Gitea.
+    Gitea,
+    /// Forgejo.
+    Forgejo,
+    /// Gogs.
+    Gogs,
+    /// Bitbucket Cloud.
+    BitbucketCloud,
+    /// Bitbucket Data Center.
+    BitbucketDc,
+    /// Azure DevOps.
+    AzureDevops,
+    /// AWS SNS.
+    Sns,
+    /// The command line, through the control socket.
+    Local,
+    /// Somebody who sends no proof of anything.
+    Unknown,
 }
 
 /// What became of a request to poll now.
@@ -83,8 +107,16 @@ pub enum NudgeOutcome {
     Accepted,
     /// It came too soon after another, and shares one later poll with its like.
     Coalesced,
+    /// `--nudge-rate` is used up: the next poll serves it.
+    Held,
+    /// It is authentic, and not about the target's ref.
+    Ignored,
+    /// It came before, or it was signed too long ago.
+    Replayed,
     /// It was not authenticated.
     Refused,
+    /// It had to wait, because of failures to authenticate before it.
+    Delayed,
 }
 
 /// The families of series, each of which has children per target. One per process.
@@ -327,7 +359,12 @@ impl TargetMetrics {
     /// Counts a request to poll now.
     pub fn nudge(&self, provider: Provider, outcome: NudgeOutcome) {
         self.nudges[provider as usize * NudgeOutcome::ALL.len() + outcome as usize].inc();
-        if outcome != NudgeOutcome::Refused {
+        let polls = [
+            NudgeOutcome::Accepted,
+            NudgeOutcome::Coalesced,
+            NudgeOutcome::Held,
+        ];
+        if polls.contains(&outcome) {
             let mut nudged = self.nudged();
             if nudged.is_none_or(|since| since.elapsed() > NUDGE_WINDOW) {
                 *nudged = Some(Instant::now());
@@ -436,6 +473,7 @@ impl Observer for TargetMetrics {
                 self.poll_interval.set(next_poll.as_secs_f64());
             }
             Event::Started
+            | Event::Polled { .. }
             | Event::Unchanged
             | Event::Rejected(_)
             | Event::Recovered { .. }
@@ -448,26 +486,64 @@ impl Observer for TargetMetrics {
 
 impl Provider {
     /// Every provider, in the order of the discriminants.
-    const ALL: [Self; 1] = [Self::Token];
+    const ALL: [Self; 13] = [
+        Self::Token,
+        Self::Hmac,
+        Self::Github,
+        Self::Gitlab,
+        Self::Gitea,
+        Self::Forgejo,
+        Self::Gogs,
+        Self::BitbucketCloud,
+        Self::BitbucketDc,
+        Self::AzureDevops,
+        Self::Sns,
+        Self::Local,
+        Self::Unknown,
+    ];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::Hmac => "hmac",
+            Self::Github => "github",
+            Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Forgejo => "forgejo",
+            Self::Gogs => "gogs",
+            Self::BitbucketCloud => "bitbucket_cloud",
+            Self::BitbucketDc => "bitbucket_dc",
+            Self::AzureDevops => "azure_devops",
+            Self::Sns => "sns",
+            Self::Local => "local",
+            Self::Unknown => "unknown",
         }
     }
 }
 
 impl NudgeOutcome {
     /// Every outcome, in the order of the discriminants.
-    const ALL: [Self; 3] = [Self::Accepted, Self::Coalesced, Self::Refused];
+    const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Coalesced,
+        Self::Held,
+        Self::Ignored,
+        Self::Replayed,
+        Self::Refused,
+        Self::Delayed,
+    ];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Coalesced => "coalesced",
+            Self::Held => "held",
+            Self::Ignored => "ignored",
+            Self::Replayed => "replayed",
             Self::Refused => "refused",
+            Self::Delayed => "delayed",
         }
     }
 }
@@ -554,6 +630,9 @@ mod tests {
         }
         for (index, outcome) in NudgeOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
+        }
+        for (index, provider) in Provider::ALL.into_iter().enumerate() {
+            assert_eq!(provider as usize, index);
         }
     }
 
