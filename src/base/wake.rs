@@ -18,8 +18,9 @@ pub struct Wake {
     state: Mutex<State>,
     changed: Condvar,
     nudged: Arc<AtomicBool>,
-    urgent: Arc<AtomicBool>,
+    /// Set by a shutdown, and while a change of the pin waits.
     cancelled: Arc<AtomicBool>,
+    ending: AtomicBool,
 }
 
 /// What was asked of the sync thread since it looked last.
@@ -95,8 +96,8 @@ impl Wake {
             }),
             changed: Condvar::new(),
             nudged: Arc::default(),
-            urgent: Arc::default(),
             cancelled: Arc::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -122,11 +123,12 @@ impl Wake {
         });
     }
 
-    /// Asks for a change of the pin. A cycle that is running gives way to it.
+    /// Asks for a change of the pin. A cycle that is running is cancelled, because an operator who
+    /// rolls back does not wait for a remote that hangs.
     pub fn pin(&self, request: PinRequest) {
         self.request(|requests| {
             requests.pin = Some(request);
-            self.urgent.store(true, Ordering::Relaxed);
+            self.cancelled.store(true, Ordering::Relaxed);
         });
     }
 
@@ -134,7 +136,9 @@ impl Wake {
     pub fn take(&self) -> Requests {
         let mut state = self.lock();
         self.nudged.store(false, Ordering::Relaxed);
-        self.urgent.store(false, Ordering::Relaxed);
+        if !self.is_shutdown() {
+            self.cancelled.store(false, Ordering::Relaxed);
+        }
         std::mem::take(&mut state.requests)
     }
 
@@ -146,6 +150,7 @@ impl Wake {
     /// Ends every wait from now on, and cancels every budget that shares [`Wake::cancelled`].
     pub fn shutdown(&self) {
         let state = self.lock();
+        self.ending.store(true, Ordering::Relaxed);
         self.cancelled.store(true, Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
@@ -153,10 +158,11 @@ impl Wake {
 
     /// Whether the process is to end.
     pub fn is_shutdown(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.ending.load(Ordering::Relaxed)
     }
 
-    /// The flag that a shutdown sets, for the budgets of operations that must end with it.
+    /// The flag that a shutdown sets, and a change of the pin until it is taken: for the budgets of
+    /// operations that must end with either.
     pub fn cancelled(&self) -> Arc<AtomicBool> {
         self.cancelled.clone()
     }
@@ -164,12 +170,6 @@ impl Wake {
     /// The flag that a request sets until somebody waits, for work that is to give way to it.
     pub fn nudged(&self) -> Arc<AtomicBool> {
         self.nudged.clone()
-    }
-
-    /// The flag that a change of the pin sets until it is taken: even a running cycle gives way to
-    /// it, because an operator rolls back now.
-    pub fn urgent(&self) -> Arc<AtomicBool> {
-        self.urgent.clone()
     }
 
     /// Waits until `timeout` has passed on the monotonic clock, for a request, or for a shutdown.
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_later_change_of_the_pin_takes_the_place_of_an_earlier_one() {
         let wake = Wake::new();
-        let urgent = wake.urgent();
+        let cancelled = wake.cancelled();
         let pin = |change| {
             let (answer, answered) = std::sync::mpsc::sync_channel(1);
             wake.pin(PinRequest { change, answer });
@@ -287,9 +287,9 @@ mod tests {
         let first = pin(PinChange::Previous);
         let second = pin(PinChange::Unpin);
         assert!(first.recv().is_err());
-        assert!(urgent.load(Ordering::Relaxed));
+        assert!(cancelled.load(Ordering::Relaxed) && !wake.is_shutdown());
         let request = wake.take().pin.unwrap();
-        assert!(!urgent.load(Ordering::Relaxed));
+        assert!(!cancelled.load(Ordering::Relaxed));
         assert_eq!(request.change, PinChange::Unpin);
         request.answer.send(Ok(None)).unwrap();
         assert_eq!(second.recv().unwrap(), Ok(None));

@@ -50,6 +50,17 @@ pub enum Event {
         /// The commit that readers see.
         commit: Commit,
     },
+    /// Readers are held on a commit, whatever the remote has.
+    Pinned {
+        /// The commit.
+        commit: Commit,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// Readers follow the ref again.
+    Unpinned,
+    /// The volume is open, and its lock is held.
+    Opened,
     /// Housekeeping ended.
     Pruned(Pruned),
     /// Housekeeping failed. It does not count as a failed cycle.

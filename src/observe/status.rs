@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub commit: Option<CommitShown>,
     /// The commit that the ref was on at the last poll.
     pub upstream: Option<String>,
+    /// What readers are held on; nothing while they follow the ref.
+    pub pinned: Option<PinShown>,
     /// When the link was flipped to it.
     pub published_at: Option<String>,
     /// When the last cycle began.
@@ -104,6 +106,15 @@ pub struct CommitShown {
     pub time: String,
 }
 
+/// A pin in a [`Snapshot`].
+#[derive(Clone, Debug, Serialize)]
+pub struct PinShown {
+    /// The full id of the commit.
+    pub commit: String,
+    /// Since when.
+    pub since: String,
+}
+
 /// A failure in a [`Snapshot`].
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorShown {
@@ -124,6 +135,7 @@ struct State {
     commit: Option<CommitShown>,
     /// What the last poll found: the commit, and the full name of the ref.
     upstream: Option<(Commit, String)>,
+    pinned: Option<PinShown>,
     published_at: Option<SystemTime>,
     last_attempt: Option<SystemTime>,
     last_success: Option<SystemTime>,
@@ -145,6 +157,7 @@ impl TargetStatus {
         let state = State {
             commit: None,
             upstream: None,
+            pinned: None,
             published_at: None,
             last_attempt: None,
             last_success: None,
@@ -193,6 +206,7 @@ impl TargetStatus {
             health: self.health_of(&state, Instant::now()),
             commit: state.commit.clone(),
             upstream: state.upstream.as_ref().map(|(id, _)| id.to_string()),
+            pinned: state.pinned.clone(),
             published_at: state.published_at.map(rfc3339),
             last_attempt: state.last_attempt.map(rfc3339),
             last_success: state.last_success.map(rfc3339),
@@ -234,6 +248,13 @@ impl Observer for TargetStatus {
             Event::Polled { commit, reference } => {
                 state.upstream = Some((*commit, reference.clone()));
             }
+            Event::Pinned { commit, since } => {
+                state.pinned = Some(PinShown {
+                    commit: commit.to_string(),
+                    since: rfc3339(*since),
+                });
+            }
+            Event::Unpinned => state.pinned = None,
             Event::Found(found) => state.shows(&found.commit, found.since),
             Event::Published(published) => {
                 state.shows(&published.to, published.at);
@@ -255,6 +276,7 @@ impl Observer for TargetStatus {
                 state.next_poll = SystemTime::now().checked_add(*next_poll);
             }
             Event::Started
+            | Event::Opened
             | Event::Finished(_)
             | Event::Recovered { .. }
             | Event::Damaged { .. }

@@ -12,6 +12,7 @@ mod cycle;
 mod decide;
 pub mod follow;
 mod housekeeping;
+mod pinned;
 mod schedule;
 mod settings;
 mod spare;

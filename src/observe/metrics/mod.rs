@@ -30,7 +30,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The name of every series, as a scrape shows it; histograms without `_bucket`, `_sum` and
 /// `_count`. All of them exist from the start, but for `gvr_revision_info`, which needs a revision.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 30] = [
     "gvr_build_info",
     "gvr_syncs_total",
     "gvr_sync_duration_seconds",
@@ -45,6 +45,8 @@ pub const NAMES: [&str; 28] = [
     "gvr_poll_interval_seconds",
     "gvr_ready",
     "gvr_stale",
+    "gvr_pinned",
+    "gvr_pinned_timestamp_seconds",
     "gvr_fetched_bytes_total",
     "gvr_files_written_total",
     "gvr_files_shared_total",
@@ -134,6 +136,8 @@ pub struct Families {
     consecutive_failures: Family<Labels, Gauge>,
     poll_interval: Family<Labels, Seconds>,
     ready: Family<Labels, Gauge>,
+    pinned: Family<Labels, Gauge>,
+    pinned_since: Family<Labels, Seconds>,
     stale: Family<Labels, Gauge>,
     fetched_bytes: Family<Labels, Counter>,
     files_written: Family<Labels, Counter>,
@@ -164,6 +168,8 @@ pub struct TargetMetrics {
     consecutive_failures: Gauge,
     poll_interval: Seconds,
     ready: Gauge,
+    pinned: Gauge,
+    pinned_since: Seconds,
     stale: Gauge,
     fetched_bytes: Counter,
     files_written: Counter,
@@ -258,6 +264,15 @@ impl Families {
                 "The wait before the next poll, jitter and backoff included",
             ),
             ready: registry.family("ready", None, "Whether /readyz answers 200"),
+            pinned: registry.family(
+                "pinned",
+                None,
+                "Whether readers are held on a commit by `pin`",
+            ),
+            pinned_since: registry.seconds(
+                "pinned_timestamp",
+                "Since when readers are held on a commit, since the epoch; 0 while they are not",
+            ),
             stale: registry.family(
                 "stale",
                 None,
@@ -327,6 +342,8 @@ impl Families {
             consecutive_failures: child(&self.consecutive_failures, &plain),
             poll_interval: child(&self.poll_interval, &plain),
             ready: child(&self.ready, &plain),
+            pinned: child(&self.pinned, &plain),
+            pinned_since: child(&self.pinned_since, &plain),
             stale: child(&self.stale, &plain),
             fetched_bytes: child(&self.fetched_bytes, &plain),
             files_written: child(&self.files_written, &plain),
@@ -472,7 +489,16 @@ impl Observer for TargetMetrics {
             Event::Waiting { next_poll } => {
                 self.poll_interval.set(next_poll.as_secs_f64());
             }
+            Event::Pinned { since, .. } => {
+                self.pinned.set(1);
+                self.pinned_since.set(since_epoch(*since));
+            }
+            Event::Unpinned => {
+                self.pinned.set(0);
+                self.pinned_since.set(0.0);
+            }
             Event::Started
+            | Event::Opened
             | Event::Polled { .. }
             | Event::Unchanged
             | Event::Rejected(_)
