@@ -29,6 +29,7 @@ pub mod app;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod credentials;
 pub mod manifest;
 pub mod net;

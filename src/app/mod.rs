@@ -25,6 +25,7 @@ use crate::base::heartbeat::{GRACE, Heartbeat};
 use crate::base::text::printable;
 use crate::base::wake::Wake;
 use crate::config::Config;
+use crate::control::server::Control;
 use crate::notify::files::Files;
 use crate::notify::{Deferred, Log, Observers};
 use crate::observe::metrics::{self, Families};
@@ -166,9 +167,8 @@ impl Running {
         };
         let (sender, ended) = mpsc::channel();
         let mut targets = Vec::new();
-        for (index, (served, (settings, heartbeat))) in served.into_iter().zip(prepared).enumerate()
-        {
-            targets.push(start_target(index, served, settings, heartbeat, &sender)?);
+        for (index, (settings, heartbeat)) in prepared.into_iter().enumerate() {
+            targets.push(start_target(index, &served, settings, heartbeat, &sender)?);
         }
         Ok(Self {
             targets,
@@ -264,10 +264,10 @@ impl Running {
     }
 }
 
-/// Starts the thread of one target.
+/// Starts the thread of the target in the place `index` of all that are served.
 fn start_target(
     index: usize,
-    served: Served,
+    served: &[Served],
     settings: Arc<Target>,
     heartbeat: Arc<Heartbeat>,
     sender: &mpsc::Sender<(usize, Option<Ended>)>,
@@ -286,7 +286,7 @@ fn start_target(
         metrics,
         wake,
         ..
-    } = served;
+    } = served[index].clone();
     let mut observers = Observers::default();
     observers.add(metrics);
     observers.add(status);
@@ -295,6 +295,10 @@ fn start_target(
         let files = Files::new(&settings.name, settings.files.clone());
         let files = Deferred::spawn("files", files).map_err(no_thread)?;
         observers.add_deferred(files);
+    }
+    if !settings.schedule.one_time {
+        let root = settings.layout.root.clone();
+        observers.add(Control::new(root, index, served.to_vec()));
     }
     let syncer = Syncer::new(settings.clone(), Vec::new()).map_err(|error| advice(&error))?;
     let target = RunningTarget {

@@ -8,7 +8,7 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 use super::limits::{Framing, Head, Method, Refusal};
 use super::nudge::Door;
-use super::{Routes, Shared};
+use super::{Routes, Served, Shared};
 use crate::base::text::printable;
 use crate::observe::metrics;
 use crate::observe::status::{Health, Snapshot};
@@ -64,8 +64,8 @@ pub(super) enum Route {
 }
 
 /// The document at `/status`.
-#[derive(Serialize)]
-struct Status {
+#[derive(Debug, Serialize)]
+pub struct Status {
     targets: Vec<Snapshot>,
 }
 
@@ -226,15 +226,10 @@ fn scrape(shared: &Shared) -> Reply {
 }
 
 fn status(shared: &Shared) -> Reply {
-    let status = Status {
-        targets: shared
-            .targets
-            .iter()
-            .map(|target| target.status.snapshot())
-            .collect(),
-    };
-    match serde_json::to_vec_pretty(&status) {
-        Ok(mut body) => {
+    let document = status_document(&shared.targets, None).ok();
+    // Not by way of a `Value`, which would sort the keys.
+    match document.and_then(|document| serde_json::to_vec_pretty(&document).ok()) {
+        Some(mut body) => {
             body.push(b'\n');
             Reply {
                 status: 200,
@@ -243,6 +238,24 @@ fn status(shared: &Shared) -> Reply {
                 body,
             }
         }
-        Err(_) => Reply::text(500, "the status cannot be formatted"),
+        None => Reply::text(500, "the status cannot be formatted"),
     }
+}
+
+/// The document at `/status`: of every target, or of the one with this name.
+///
+/// # Errors
+/// When no target has this name; for people.
+pub fn status_document(targets: &[Served], name: Option<&str>) -> Result<Status, String> {
+    let status = Status {
+        targets: targets
+            .iter()
+            .filter(|target| name.is_none_or(|name| target.status.target() == name))
+            .map(|target| target.status.snapshot())
+            .collect(),
+    };
+    if status.targets.is_empty() && name.is_some() {
+        return Err("no target has this name".to_owned());
+    }
+    Ok(status)
 }
