@@ -3,6 +3,7 @@
 //! Crash-only: the disk is sound at every instruction, so the process ends when a thread does not
 //! end in time, or panics. This module does not know what the threads do.
 
+mod confirm;
 pub mod healthcheck;
 pub mod logging;
 pub mod signals;
@@ -20,17 +21,20 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use tracing::{Span, error_span, info};
 
+use crate::base::allowance::Allowance;
 use crate::base::error::SyncError;
 use crate::base::heartbeat::{GRACE, Heartbeat};
 use crate::base::text::printable;
 use crate::base::wake::Wake;
-use crate::config::Config;
+use crate::config::{Config, ServeConfig};
 use crate::control::server::Control;
+use crate::net::NetConfig;
 use crate::notify::files::Files;
 use crate::notify::{Deferred, Log, Observers};
 use crate::observe::metrics::{self, Families};
 use crate::observe::status::{Identity, TargetStatus};
-use crate::serve::{self, Served, Shared};
+use crate::serve::nudge::NudgeConfig;
+use crate::serve::{self, Routes, Served, Shared};
 use crate::target::{Ended, Follower, Syncer, Target};
 
 /// How long a shutdown waits for the running cycles; then the process ends all the same.
@@ -68,6 +72,14 @@ pub fn last_words(code: u8, line: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Writes what a command has to say to standard output. A closed standard output is ignored.
+pub fn say(text: &str) {
+    let text = text.trim_end();
+    if !text.is_empty() {
+        let _ = writeln!(io::stdout(), "{text}");
+    }
+}
+
 /// Writes a line for people to standard error. A closed standard error is ignored.
 pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "git-volume-reloader: {line}");
@@ -85,7 +97,7 @@ pub struct Running {
     /// How each target ended, by its index; `None` if its thread panicked.
     ended: mpsc::Receiver<(usize, Option<Ended>)>,
     signals: Option<JoinHandle<()>>,
-    server: Option<serve::Server>,
+    servers: Vec<serve::Server>,
 }
 
 /// What the process holds of a target that runs on its own thread.
@@ -130,6 +142,11 @@ impl Running {
             env!("GVR_BUILD_COMMIT"),
         );
         let families = Families::register(&mut registry);
+        let net = config
+            .targets
+            .first()
+            .map(|target| target.remote.net.clone());
+        let net = net.unwrap_or_default();
         let mut served = Vec::new();
         let mut prepared = Vec::new();
         for (settings, wake) in config.targets.into_iter().zip(wakes) {
@@ -149,21 +166,9 @@ impl Running {
             });
             prepared.push((settings, heartbeat));
         }
-        let server = match config.serve {
-            None => None,
-            Some(serve) => {
-                let shared = Shared {
-                    targets: served.clone(),
-                    registry,
-                    routes: serve::Routes::All,
-                    nudge: serve.nudge,
-                    hosts: serve::hosts::AllowedHosts::default(),
-                };
-                let server =
-                    serve::start(serve.bind, Arc::new(shared)).map_err(|error| advice(&error))?;
-                info!(address = %server.local_addr(), "listening");
-                Some(server)
-            }
+        let servers = match config.serve {
+            None => Vec::new(),
+            Some(serve) => start_servers(serve, &served, registry, net)?,
         };
         let (sender, ended) = mpsc::channel();
         let mut targets = Vec::new();
@@ -174,13 +179,13 @@ impl Running {
             targets,
             ended,
             signals: None,
-            server,
+            servers,
         })
     }
 
     /// Where the process serves HTTP, if it does.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
-        self.server.as_ref().map(serve::Server::local_addr)
+        self.servers.first().map(serve::Server::local_addr)
     }
 
     /// Asks every target to end. [`Running::watch`] then returns.
@@ -243,10 +248,7 @@ impl Running {
         if self.signals.as_ref().is_some_and(JoinHandle::is_finished) {
             return Some("signals");
         }
-        let serves = self
-            .server
-            .as_ref()
-            .is_none_or(|server| !server.has_ended());
+        let serves = !self.servers.iter().any(serve::Server::has_ended);
         (!serves).then_some("serve")
     }
 
@@ -262,6 +264,45 @@ impl Running {
         }
         None
     }
+}
+
+/// Serves on every address that is configured.
+fn start_servers(
+    config: ServeConfig,
+    targets: &[Served],
+    registry: Registry,
+    net: NetConfig,
+) -> Result<Vec<serve::Server>, StartError> {
+    let registry = Arc::new(registry);
+    let nudge = config.nudge.map(|nudge| NudgeConfig {
+        confirm: Some(confirm::confirmer(net)),
+        ..nudge
+    });
+    let first = match config.nudge_bind {
+        Some(_) => Routes::Observe,
+        None => Routes::All,
+    };
+    let mut servers = Vec::new();
+    for (bind, routes) in [(config.bind, first), (config.nudge_bind, Routes::Nudge)] {
+        let Some(bind) = bind else {
+            continue;
+        };
+        let shared = Shared {
+            targets: targets.to_vec(),
+            registry: registry.clone(),
+            routes,
+            nudge: nudge.clone().filter(|_| routes != Routes::Observe),
+            hosts: config.hosts.clone(),
+        };
+        let server = serve::start(bind, Arc::new(shared)).map_err(|error| advice(&error))?;
+        let address = server.local_addr();
+        match routes {
+            Routes::Nudge => info!(%address, "listening for nudges"),
+            Routes::All | Routes::Observe => info!(%address, "listening"),
+        }
+        servers.push(server);
+    }
+    Ok(servers)
 }
 
 /// Starts the thread of the target in the place `index` of all that are served.
@@ -324,7 +365,12 @@ fn start_target(
 }
 
 fn wakes_for(config: &Config) -> Vec<Arc<Wake>> {
-    config.targets.iter().map(|_| Wake::new()).collect()
+    let serve = config.serve.as_ref();
+    let allowance = serve.map_or_else(Allowance::unlimited, |serve| serve.allowance.clone());
+    let targets = config.targets.iter();
+    targets
+        .map(|_| Wake::with_allowance(allowance.clone()))
+        .collect()
 }
 
 fn target_span(target: &Target) -> Span {
@@ -363,6 +409,7 @@ mod tests {
 
     use super::*;
     use crate::serve::bind::Bind;
+    use crate::serve::hosts::AllowedHosts;
 
     /// A metric whose collection panics, on the thread that answers a scrape.
     #[derive(Debug)]
@@ -389,7 +436,7 @@ mod tests {
             }],
             ended,
             signals: Some(signals),
-            server: None,
+            servers: Vec::new(),
         };
         (sender, running)
     }
@@ -415,15 +462,15 @@ mod tests {
         registry.register_collector(Box::new(Panicking));
         let shared = Shared {
             targets: Vec::new(),
-            registry,
-            routes: serve::Routes::All,
+            registry: Arc::new(registry),
+            routes: Routes::All,
             nudge: None,
-            hosts: serve::hosts::AllowedHosts::default(),
+            hosts: AllowedHosts::default(),
         };
         let bind: Bind = "127.0.0.1:0".parse().unwrap();
         let server = serve::start(bind, Arc::new(shared)).unwrap();
         let mut client = TcpStream::connect(server.local_addr()).unwrap();
-        running.server = Some(server);
+        running.servers.push(server);
         assert_eq!(running.dead_thread(), None);
         client
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -14,8 +14,8 @@ use super::Shared;
 use super::limits::{
     Framing, Head, LINGER, MAX_HEAD, Method, READ_WITHIN, Refusal, SEND_WITHIN, parse_head,
 };
-use super::nudge::{Door, Gate, Nudge};
-use super::routes::{Reply, Route, route};
+use super::nudge::{Gate, Nudge};
+use super::routes::{Door, Reply, Route, route};
 use super::webhooks::body::Chunks;
 
 /// Reads of one client before the others have their turn.

@@ -55,7 +55,7 @@ pub struct Shared {
     /// The targets of this process, in the order in which they were configured.
     pub targets: Vec<Served>,
     /// Every series.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// Which routes there are.
     pub routes: Routes,
     /// Who may nudge; `None` hides the routes for that.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Served;
 use super::guesses::Guesses;
-use super::limits::{Head, MAX_BODY, MAX_WEBHOOK_BODY};
-use super::routes::Reply;
+use super::limits::Head;
+use super::routes::{Door, Reply};
 use super::webhooks::body::Room;
 use super::webhooks::replay::Replays;
 use super::webhooks::{self, Incoming, Meaning, Push, Received, sns};
@@ -41,15 +41,6 @@ pub struct NudgeConfig {
     pub sns_topics: Vec<String>,
     /// Takes the URL that confirms a subscription, and gets it on a thread of its own.
     pub confirm: Option<Arc<dyn Fn(String) + Send + Sync>>,
-}
-
-/// Where a request came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    /// `/nudge`
-    Nudge,
-    /// `/webhook`
-    Webhook,
 }
 
 /// Lets authentic nudges through, one in [`INTERVAL`] for each target.
@@ -88,26 +79,6 @@ struct Throttle {
     pending: bool,
     /// The commit that the last of those that wait named.
     announced: Option<Commit>,
-}
-
-impl Door {
-    /// Bytes of body that may come.
-    pub(super) fn limit(self) -> u64 {
-        match self {
-            Self::Nudge => MAX_BODY,
-            Self::Webhook => MAX_WEBHOOK_BODY,
-        }
-    }
-
-    fn refusal(self) -> Reply {
-        match self {
-            Self::Nudge => Reply::text(401, "a valid bearer token or signature is needed")
-                .with("WWW-Authenticate", "Bearer realm=\"nudge\""),
-            // AWS SNS sends its password only when it is asked for it.
-            Self::Webhook => Reply::text(401, "a valid signature or secret is needed")
-                .with("WWW-Authenticate", "Basic realm=\"webhook\""),
-        }
-    }
 }
 
 impl Gate {
@@ -241,7 +212,7 @@ impl Gate {
     fn refused(&mut self, door: Door, provider: Provider, source: IpAddr) -> Reply {
         self.guesses.failed(source, Instant::now());
         self.count(None, provider, NudgeOutcome::Refused);
-        door.refusal()
+        refusal(door)
     }
 
     fn count(&self, target: Option<usize>, provider: Provider, outcome: NudgeOutcome) {
@@ -350,6 +321,17 @@ impl fmt::Debug for NudgeConfig {
             .field("secret_files", &self.secret_files)
             .field("sns_topics", &self.sns_topics)
             .finish_non_exhaustive()
+    }
+}
+
+/// The answer to what is not authentic.
+fn refusal(door: Door) -> Reply {
+    match door {
+        Door::Nudge => Reply::text(401, "a valid bearer token or signature is needed")
+            .with("WWW-Authenticate", "Bearer realm=\"nudge\""),
+        // AWS SNS sends its password only when it is asked for it.
+        Door::Webhook => Reply::text(401, "a valid signature or secret is needed")
+            .with("WWW-Authenticate", "Basic realm=\"webhook\""),
     }
 }
 

@@ -6,8 +6,7 @@
 use serde::Serialize;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-use super::limits::{Framing, Head, Method, Refusal};
-use super::nudge::Door;
+use super::limits::{Framing, Head, MAX_BODY, MAX_WEBHOOK_BODY, Method, Refusal};
 use super::{Routes, Served, Shared};
 use crate::base::text::printable;
 use crate::observe::metrics;
@@ -61,6 +60,15 @@ pub(super) enum Route {
     Answer(Reply),
     /// Ask the gate for nudges.
     Nudge(Door),
+}
+
+/// Where a request to poll came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// `/nudge`
+    Nudge,
+    /// `/webhook`
+    Webhook,
 }
 
 /// The document at `/status`.
@@ -119,6 +127,16 @@ pub(super) fn route(head: &Head, shared: &Shared) -> Route {
         "/status" => status(shared),
         _ => Reply::not_found(),
     })
+}
+
+impl Door {
+    /// Bytes of body that may come.
+    pub(super) fn limit(self) -> u64 {
+        match self {
+            Self::Nudge => MAX_BODY,
+            Self::Webhook => MAX_WEBHOOK_BODY,
+        }
+    }
 }
 
 fn door(path: &str) -> Option<Door> {

@@ -59,7 +59,7 @@ impl Volume {
     /// Stage `publish`: the disk does not take the file. What was pinned before is still pinned.
     pub fn set_pin(&self, pin: &Pin) -> Result<(), SyncError> {
         let failed = |cause| SyncError::disk(Stage::Publish, "write", &self.gvr.join(PIN), cause);
-        self.make_rooms()
+        self.create_directories()
             .map_err(|error| error.at(Stage::Publish))?;
         self.replace_pin(pin).map_err(failed)
     }

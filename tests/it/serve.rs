@@ -84,7 +84,7 @@ impl Service {
                 wake,
                 reference: RefName::Short("main".to_owned()),
             }],
-            registry,
+            registry: Arc::new(registry),
             routes: Routes::All,
             nudge,
             hosts: AllowedHosts::default(),
