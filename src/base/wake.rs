@@ -14,7 +14,7 @@ use crate::base::commit::Commit;
 /// Wakes the loop that waits for its next poll.
 #[derive(Debug)]
 pub struct Wake {
-    /// Held while a flag is set, so that whoever is about to wait does not miss it.
+    /// Held while a flag is set, so that a thread that is about to wait does not miss it.
     state: Mutex<State>,
     changed: Condvar,
     nudged: Arc<AtomicBool>,
@@ -31,8 +31,6 @@ pub struct Requests {
     /// The commit that the last nudge which named one named. It is a hint: it may decide how long
     /// to go on polling, and never what is fetched.
     pub announced: Option<Commit>,
-    /// Judge a rejected commit again.
-    pub recheck: bool,
     /// Hold readers on a revision, or follow the ref again.
     pub pin: Option<PinRequest>,
 }
@@ -67,22 +65,23 @@ pub type PinAnswer = Result<Option<Commit>, String>;
 #[derive(Debug)]
 struct State {
     requests: Requests,
+    recheck: bool,
     allowance: Allowance,
 }
 
 /// Why [`Wake::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// The time is over.
+    /// The time has passed.
     Timeout,
     /// Somebody asks for something: see [`Wake::take`].
     Nudged,
-    /// The process is to end.
+    /// The process must end.
     Shutdown,
 }
 
 impl Wake {
-    /// A wake that nobody has nudged yet.
+    /// A wake without a nudge.
     pub fn new() -> Arc<Self> {
         Self::with_allowance(Allowance::unlimited())
     }
@@ -92,6 +91,7 @@ impl Wake {
         Arc::new(Self {
             state: Mutex::new(State {
                 requests: Requests::default(),
+                recheck: false,
                 allowance,
             }),
             changed: Condvar::new(),
@@ -101,7 +101,7 @@ impl Wake {
         })
     }
 
-    /// Ends the present wait, or else the next one. Nudges that nobody has waited for yet are one.
+    /// Ends the current wait, or else the next one. Several nudges before a wait count as one.
     pub fn nudge(&self) {
         self.request(|requests| requests.nudged = true);
     }
@@ -115,12 +115,15 @@ impl Wake {
         });
     }
 
-    /// Asks for a rejected commit to be judged again, which takes a poll.
+    /// Asks for a poll now, and for a new check of the remote's commit if it was rejected.
     pub fn recheck(&self) {
-        self.request(|requests| {
-            requests.nudged = true;
-            requests.recheck = true;
-        });
+        self.lock().recheck = true;
+        self.nudge();
+    }
+
+    /// Whether a new check was asked for since the last call.
+    pub fn take_recheck(&self) -> bool {
+        std::mem::take(&mut self.lock().recheck)
     }
 
     /// Asks for a change of the pin. A cycle that is running is cancelled, because an operator who
@@ -156,7 +159,7 @@ impl Wake {
         self.changed.notify_all();
     }
 
-    /// Whether the process is to end.
+    /// Whether the process must end.
     pub fn is_shutdown(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }
@@ -167,7 +170,7 @@ impl Wake {
         self.cancelled.clone()
     }
 
-    /// The flag that a request sets until somebody waits, for work that is to give way to it.
+    /// The flag that is set from a request until the next wait, for work that gives way to it.
     pub fn nudged(&self) -> Arc<AtomicBool> {
         self.nudged.clone()
     }
@@ -176,7 +179,7 @@ impl Wake {
     ///
     /// A shutdown wins over a request: after it, every wait returns [`Woken::Shutdown`] at once.
     pub fn wait(&self, timeout: Duration) -> Woken {
-        // A deadline that the clock cannot express is no deadline.
+        // If the clock cannot express the deadline, there is none.
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.lock();
         loop {
@@ -239,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn a_recheck_is_a_nudge_that_is_taken_once() {
+        let wake = Wake::new();
+        wake.recheck();
+        assert_eq!(wake.wait(LONG), Woken::Nudged);
+        assert!(wake.take().nudged);
+        assert!(wake.take_recheck());
+        assert!(!wake.take_recheck());
+    }
+
+    #[test]
     fn a_nudge_ends_a_wait_that_has_begun() {
         let wake = Wake::new();
         let waiter = {
@@ -269,7 +282,7 @@ mod tests {
         wake.announce(commit("b"));
         wake.announce(None);
         let requests = wake.take();
-        assert!(requests.nudged && !requests.recheck);
+        assert!(requests.nudged);
         assert_eq!(requests.announced, commit("b"));
         let nothing = wake.take();
         assert!(!nothing.nudged && nothing.announced.is_none());

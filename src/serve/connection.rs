@@ -27,6 +27,8 @@ pub(super) struct Connection {
     socket: TcpStream,
     source: IpAddr,
     phase: Phase,
+    /// Whether its request had to wait; counted once.
+    delayed: bool,
     accepted: Instant,
     deadline: Instant,
 }
@@ -95,6 +97,7 @@ impl Connection {
             socket,
             source,
             phase: Phase::Head(Vec::new()),
+            delayed: false,
             accepted: now,
             deadline: now + SEND_WITHIN,
         }
@@ -239,7 +242,9 @@ impl Connection {
             return self.answer(Reply::not_found(), head_only, linger);
         };
         if let Err(until) = gate.admit(self.source) {
-            gate.delayed();
+            if !std::mem::replace(&mut self.delayed, true) {
+                gate.delayed();
+            }
             if until > self.accepted + SEND_WITHIN {
                 return self.answer(Refusal::TooManyFailures.into(), false, true);
             }

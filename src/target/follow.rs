@@ -158,14 +158,14 @@ impl Follower {
             self.housekeeping_due = Some(Instant::now());
         }
         let held = opened.and_then(|()| self.syncer.hold(&mut context));
-        let (held, result) = match held {
-            Ok((pin, flipped)) => (Some((pin, flipped)), self.syncer.cycle(&mut context)),
-            Err(error) => (None, Err(error)),
-        };
+        let result = held.and_then(|held| {
+            if tell_held(held, &mut self.pinned, &mut context) {
+                self.published = true;
+                self.housekeeping_due = Some(Instant::now());
+            }
+            self.syncer.cycle(&mut context)
+        });
         let report = context.report;
-        if let Some((pin, flipped)) = held {
-            self.held(pin, flipped);
-        }
         if let Some(tip) = self.syncer.tip {
             self.follow_up.shows(tip);
         }
@@ -342,28 +342,12 @@ impl Follower {
         let mut context = Context::new(&settings, &budget, &mut self.observers);
         let changed = self.syncer.change_pin(change, &mut context)?;
         let held = self.syncer.hold(&mut context);
-        let (pin, flipped) = held.map_err(|error| error.chain())?;
-        self.held(pin, flipped);
-        Ok(changed)
-    }
-
-    /// Tells the observers what readers are held on, if that changed.
-    fn held(&mut self, pin: Option<Pin>, flipped: Option<Box<Published>>) {
-        if pin != self.pinned {
-            self.pinned = pin;
-            self.observers.emit(&match pin {
-                Some(pin) => Event::Pinned {
-                    commit: pin.commit,
-                    since: pin.since,
-                },
-                None => Event::Unpinned,
-            });
-        }
-        if let Some(published) = flipped {
+        let held = held.map_err(|error| error.chain())?;
+        if tell_held(held, &mut self.pinned, &mut context) {
             self.published = true;
             self.housekeeping_due = Some(Instant::now());
-            self.observers.emit(&Event::Published(*published));
         }
+        Ok(changed)
     }
 
     /// Removes what is no longer needed.
@@ -427,6 +411,30 @@ impl Follower {
         let until = until.unwrap_or_else(|| budget.deadline());
         budget.giving_way(until, self.wake.nudged())
     }
+}
+
+/// Tells the observers what readers are held on, if that changed. Returns whether the link was
+/// flipped.
+fn tell_held(
+    (pin, flipped): (Option<Pin>, Option<Box<Published>>),
+    told: &mut Option<Pin>,
+    context: &mut Context<'_>,
+) -> bool {
+    if pin != *told {
+        *told = pin;
+        context.emit(&match pin {
+            Some(pin) => Event::Pinned {
+                commit: pin.commit,
+                since: pin.since,
+            },
+            None => Event::Unpinned,
+        });
+    }
+    let Some(published) = flipped else {
+        return false;
+    };
+    context.emit(&Event::Published(*published));
+    true
 }
 
 /// The error that ends `--one-time` when the commit is rejected.

@@ -681,8 +681,8 @@ fn guesses_of_one_source_are_few_and_do_not_delay_probes() {
     }
     let guesses: u32 = guessers.into_iter().map(|g| g.join().unwrap()).sum();
     report(&format!("{guesses} guesses were looked at"));
-    // The first of each came together; then the wait doubles from 50 ms to 5 s.
-    assert!((8..=24).contains(&guesses), "{guesses}");
+    // The wait doubles from 50 ms to 5 s.
+    assert!((3..=24).contains(&guesses), "{guesses}");
     let delayed = port.count("unknown", "delayed");
     assert!(delayed > 0);
     // The right secret is still accepted, after a wait.

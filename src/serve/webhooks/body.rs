@@ -30,6 +30,8 @@ pub struct Room(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub(super) struct Kept {
     room: Room,
+    /// Bytes that were taken of the room.
+    taken: usize,
     bytes: Vec<u8>,
     /// Whether all that came is in `bytes`.
     whole: bool,
@@ -39,6 +41,7 @@ impl Kept {
     pub(super) fn new(room: Room) -> Self {
         Self {
             room,
+            taken: 0,
             bytes: Vec::new(),
             whole: true,
         }
@@ -48,16 +51,13 @@ impl Kept {
         if !self.whole {
             return;
         }
-        let room = KEEP - self.bytes.len();
-        let mut taken = &bytes[..bytes.len().min(room)];
-        while self.bytes.capacity() - self.bytes.len() < taken.len() {
-            if !self.room.take() {
-                let spare = self.bytes.capacity() - self.bytes.len();
-                taken = &taken[..spare];
-                break;
-            }
-            let target = self.bytes.capacity() + STEP;
-            self.bytes.reserve_exact(target - self.bytes.len());
+        let wanted = bytes.len().min(KEEP - self.bytes.len());
+        while self.taken < self.bytes.len() + wanted && self.room.take() {
+            self.taken += STEP;
+        }
+        let taken = &bytes[..wanted.min(self.taken - self.bytes.len())];
+        if self.bytes.capacity() < self.taken {
+            self.bytes.reserve_exact(self.taken - self.bytes.len());
         }
         self.bytes.extend_from_slice(taken);
         self.whole = taken.len() == bytes.len();
@@ -71,7 +71,7 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.room.give(self.bytes.capacity());
+        self.room.give(self.taken);
     }
 }
 
