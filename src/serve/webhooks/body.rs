@@ -206,6 +206,12 @@ impl Chunks {
     }
 }
 
+impl Default for Chunks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Finds the field `payload` of a form (WHATWG URL, application/x-www-form-urlencoded) and
 /// decodes it.
 #[derive(Debug)]
