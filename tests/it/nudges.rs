@@ -23,6 +23,11 @@ struct Setup {
 
 impl Setup {
     fn start() -> Self {
+        Self::with_rate("600")
+    }
+
+    /// The same, with so many polls an hour.
+    fn with_rate(rate: &str) -> Self {
         let upstream = Upstream::empty();
         let first = upstream.commit(&[("file", "first")]);
         let server = HttpServer::start(upstream.path().parent().unwrap());
@@ -40,6 +45,7 @@ impl Setup {
             .flag("ref", "main")
             .flag("period", "1h")
             .http()
+            .flag("nudge-rate", rate)
             .flag("nudge-secret-file", secret.path().to_str().unwrap())
             .spawn();
         sidecar.wait_for(&root, &first);
@@ -134,7 +140,8 @@ fn ten_thousand_webhooks_cause_a_bounded_number_of_polls() {
 /// With `make soak`, 200 nudges.
 #[test]
 fn the_time_from_a_nudge_to_the_flip_is_measured() {
-    let mut setup = Setup::start();
+    // 200 nudges in a few minutes are more than the default allows.
+    let mut setup = Setup::with_rate("36000");
     let rounds = if soak() { 200 } else { 5 };
     let mut times = Vec::new();
     for n in 0..rounds {
