@@ -38,6 +38,11 @@ impl Volume {
     /// Stage `poll`: the file cannot be read, or is none of ours. Readers then keep what they have.
     pub fn pin(&self) -> Result<Option<Pin>, SyncError> {
         let path = self.gvr.join(PIN);
+        // Looked at first, because that takes no descriptor and there is hardly ever a pin.
+        if let Err(Errno::NOENT) = rustix::fs::statat(&self.gvr_fd, PIN, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            return Ok(None);
+        }
         let content = match files::read(&path, MAX_PIN) {
             Ok(content) => content,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
