@@ -5,6 +5,7 @@ REF ?= HEAD
 ROOT ?= $(CURDIR)/target/demo
 IMAGE ?= git-volume-reloader:0.1.0
 UPDATES ?= 200
+VALUES ?= tests/charts/values/minimal.yaml
 FUZZ_SECONDS ?= 60
 TARGETS ?= $(sort $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
 # The container engine: ENGINE=, or else the first of these that is installed.
@@ -15,7 +16,8 @@ COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BINARY := target/debug/git-volume-reloader
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test k8s-check lint audit bench fuzz soak reliability release image image-check
+.PHONY: help setup run test k8s-check chart alerts docs lint audit bench fuzz soak reliability release dist \
+	reproducible image image-check
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,23 +32,33 @@ run: ## Sync a repository once and show the result: REPO= REF= ROOT=
 
 test: ## Run all tests, and check the manifests against the Kubernetes schemas
 	@scripts/setup test
-	cargo test --locked
-	@$(MAKE) --no-print-directory k8s-check
+	@scripts/timed scripts/k8s-tools
+	@scripts/timed cargo test --locked --no-run
+	@scripts/timed cargo test --locked
+	@scripts/timed $(MAKE) --no-print-directory k8s-check
 
-k8s-check: ## Render every kustomization and check it
+k8s-check: ## Render every kustomization and the chart, and check the result
 	@scripts/k8s-tools
 	@target/k8s-tools/venv/bin/python scripts/check-manifests
 
-lint: ## Check formatting, clippy warnings, licences and shell scripts
-	@scripts/setup build
+chart: ## Print the objects of the Helm chart: VALUES= (tests/charts/values/minimal.yaml)
+	@scripts/k8s-tools
+	@target/k8s-tools/venv/bin/python scripts/render-chart charts/git-volume-reloader $(VALUES)
+
+alerts: ## Run the unit tests of the alerts
+	@scripts/k8s-tools
+	@target/k8s-tools/venv/bin/python scripts/check-alerts
+
+docs: ## Build the documentation site in target/site
+	@scripts/k8s-tools
+	NO_MKDOCS_2_WARNING=1 target/k8s-tools/venv/bin/mkdocs build --strict --quiet
+
+lint: ## Check formatting, clippy warnings, licences, workflows, Dockerfile and shell scripts
+	@scripts/setup test
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
-	@for script in scripts/* .ci/run; do \
-		head -n 1 "$$script" | grep -q bash || continue; bash -n "$$script" || exit 1; done
-	@if command -v shellcheck >/dev/null; then \
-		shellcheck $$(grep -lE '^#!.*bash' scripts/* .ci/run); \
-	else echo "lint: shellcheck is not installed (apt-get install shellcheck): checked only the syntax of the scripts"; fi
+	@scripts/lint-files
 	@if command -v cargo-deny >/dev/null; then \
 		cargo deny --offline check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed ('make audit' installs it): licences and bans not checked"; fi
@@ -70,13 +82,21 @@ soak: ## Run the long tests: every kill point, 10,000 flips, 50,000 polls (about
 	GVR_TEST_SOAK=1 cargo test --locked --test it -- --nocapture --test-threads 1 \
 		kill_points:: contract::no_reader soak:: faults::http::a_stale features::large
 
-reliability: ## Generate the tables of docs/reliability.md from the tests
+reliability: ## Generate the tables of docs/explanation/reliability.md from the tests
 	GVR_TEST_UPDATE_DOCS=1 cargo test --locked --test it -- reliability::
 
 release: ## Build the static binary of the image
 	@scripts/setup build
 	GVR_COMMIT=$(COMMIT) RUSTFLAGS="-C target-feature=+crt-static" \
 		cargo build --locked --release --bin git-volume-reloader --target $(TARGET)
+
+dist: ## Build the tarball, checksum and SBOM of this machine's architecture in target/dist
+	@scripts/setup build
+	scripts/dist
+
+reproducible: ## Show that two builds of HEAD are byte-identical (takes two release builds)
+	@scripts/setup build
+	scripts/check-reproducible
 
 image: ## Build the container image: IMAGE= ENGINE=docker|podman|buildah
 	@if [ -z "$(ENGINE)" ]; then \

@@ -27,6 +27,7 @@
 
 pub mod app;
 pub mod base;
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod control;

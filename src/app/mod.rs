@@ -19,23 +19,29 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use tracing::{Span, error_span, info};
+use tracing::{Span, debug, error_span, info};
 
 use crate::base::allowance::Allowance;
 use crate::base::error::SyncError;
 use crate::base::heartbeat::{GRACE, Heartbeat};
 use crate::base::text::printable;
 use crate::base::wake::Wake;
+use crate::child;
 use crate::config::{Config, ServeConfig};
 use crate::control::server::Control;
 use crate::net::NetConfig;
+use crate::notify::exec::{Exec, ExecSettings};
 use crate::notify::files::Files;
-use crate::notify::{Deferred, Log, Observers};
-use crate::observe::metrics::{self, Families};
+use crate::notify::hook::Counted;
+use crate::notify::process_signal::SendSignal;
+use crate::notify::webhook::{Sender, Webhook};
+use crate::notify::{Deferred, Hooked, Log, Observers};
+use crate::observe::metrics::{self, Families, TargetMetrics};
 use crate::observe::status::{Identity, TargetStatus};
+use crate::observe::status_file::StatusFile;
 use crate::serve::nudge::NudgeConfig;
 use crate::serve::{self, Routes, Served, Shared};
-use crate::target::{Ended, Follower, Syncer, Target};
+use crate::target::{self, Ended, Follower, StoreDifferences, Syncer, Target};
 
 /// How long a shutdown waits for the running cycles; then the process ends all the same.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1500);
@@ -58,11 +64,16 @@ pub fn run(config: Config) -> ExitCode {
         _ => Span::none(),
     };
     let _entered = span.enter();
+    if let Err(error) = child::adopt_orphans() {
+        debug!(%error, "orphans of hooks go to another process");
+    }
     let watched = panic::catch_unwind(AssertUnwindSafe(|| match Running::start(config) {
         Ok(running) => running.watch(),
         Err(error) => last_words(GAVE_UP, &printable(&error.to_string())),
     }));
-    watched.unwrap_or_else(|_| panicked("main"))
+    let code = watched.unwrap_or_else(|_| panicked("main"));
+    child::kill_all();
+    code
 }
 
 /// Writes the last line of a failing run, also to where Kubernetes looks for it.
@@ -219,6 +230,7 @@ impl Running {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            child::reap_orphans();
             if let Some(thread) = self.dead_thread() {
                 return panicked(thread);
             }
@@ -329,6 +341,7 @@ fn start_target(
         ..
     } = served[index].clone();
     let mut observers = Observers::default();
+    let (counted, shown) = (metrics.clone(), status.clone());
     observers.add(metrics);
     observers.add(status);
     observers.add(Log::default());
@@ -341,7 +354,14 @@ fn start_target(
         let root = settings.layout.root.clone();
         observers.add(Control::new(root, index, served.to_vec()));
     }
-    let syncer = Syncer::new(settings.clone(), Vec::new()).map_err(|error| advice(&error))?;
+    if let Some(path) = &settings.status_file {
+        let file = StatusFile::new(shown, path.clone());
+        let file = Deferred::spawn("status-file", file).map_err(no_thread)?;
+        observers.add_deferred(file);
+    }
+    add_hooks(&mut observers, &settings, &counted)?;
+    let acceptors = target::acceptors(&settings);
+    let syncer = Syncer::new(settings.clone(), acceptors).map_err(|error| advice(&error))?;
     let target = RunningTarget {
         name: settings.name.clone(),
         wake: wake.clone(),
@@ -362,6 +382,51 @@ fn start_target(
         })
         .map_err(no_thread)?;
     Ok(target)
+}
+
+/// Starts the threads of the hooks that are configured.
+fn add_hooks(
+    observers: &mut Observers,
+    settings: &Target,
+    metrics: &TargetMetrics,
+) -> Result<(), StartError> {
+    let counted = || -> Counted {
+        let metrics = metrics.clone();
+        Box::new(move |hook, outcome| metrics.hook_run(hook, outcome))
+    };
+    let hooks = &settings.hooks;
+    if let Some(exec) = &hooks.exec {
+        let layout = &settings.layout;
+        let exec_settings = ExecSettings {
+            command: exec.command.clone(),
+            backoff: exec.backoff,
+            reference: settings.reference.to_string(),
+            link: layout.link.clone(),
+            changed_files: layout.changed_files(),
+        };
+        let differences = StoreDifferences {
+            store: layout.store(),
+            selection: settings.tree.sparse.clone(),
+            watched: exec.watched.clone(),
+        };
+        let hook = Exec::new(exec_settings, differences);
+        observers.add_hook(Hooked::spawn(hook, counted()).map_err(no_thread)?);
+    }
+    if let Some(webhook) = &hooks.webhook {
+        let sender = Sender {
+            target: settings.name.clone(),
+            repo: settings.remote.url.to_string(),
+            reference: settings.reference.to_string(),
+            link: settings.layout.link.display().to_string(),
+        };
+        let hook = Webhook::new(webhook.clone(), sender);
+        observers.add_hook(Hooked::spawn(hook, counted()).map_err(no_thread)?);
+    }
+    if let Some(signal) = &hooks.signal {
+        let hook = SendSignal::new(signal.clone());
+        observers.add_hook(Hooked::spawn(hook, counted()).map_err(no_thread)?);
+    }
+    Ok(())
 }
 
 fn wakes_for(config: &Config) -> Vec<Arc<Wake>> {

@@ -1,6 +1,6 @@
 //! Signals: SIGTERM and SIGINT end the process, one chosen signal triggers a poll.
 //!
-//! This module does not reap children.
+//! This module does not reap children; [`crate::child`] does.
 
 use std::io;
 use std::sync::Arc;

@@ -27,6 +27,8 @@ pub enum Stage {
     Fetch,
     /// Writing the tree in the staging directory.
     Build,
+    /// Judging the sealed tree before it is published.
+    Check,
     /// Sealing the revision and flipping the link.
     Publish,
     /// Touching files and running hooks.
@@ -66,9 +68,7 @@ pub enum Reason {
     Resources,
     /// The local object store is damaged.
     Store,
-    /// A signature or policy rejected the commit.
-    Signature,
-    /// The pre-publish check rejected the tree.
+    /// A check rejected the tree, or had no verdict.
     Check,
     /// Shutting down: never counted as a failure.
     Cancelled,
@@ -110,11 +110,12 @@ pub struct SyncError {
 
 impl Stage {
     /// Every stage, for registering metrics at zero.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Start,
         Self::Poll,
         Self::Fetch,
         Self::Build,
+        Self::Check,
         Self::Publish,
         Self::Notify,
         Self::Prune,
@@ -127,6 +128,7 @@ impl Stage {
             Self::Poll => "poll",
             Self::Fetch => "fetch",
             Self::Build => "build",
+            Self::Check => "check",
             Self::Publish => "publish",
             Self::Notify => "notify",
             Self::Prune => "prune",
@@ -136,7 +138,7 @@ impl Stage {
 
 impl Reason {
     /// Every reason that counts as a failure, for registering metrics at zero.
-    pub const FAILURES: [Self; 17] = [
+    pub const FAILURES: [Self; 16] = [
         Self::Auth,
         Self::Network,
         Self::Timeout,
@@ -151,7 +153,6 @@ impl Reason {
         Self::Disk,
         Self::Resources,
         Self::Store,
-        Self::Signature,
         Self::Check,
         Self::Other,
     ];
@@ -184,7 +185,6 @@ impl Reason {
             Self::Disk => "disk",
             Self::Resources => "resources",
             Self::Store => "store",
-            Self::Signature => "signature",
             Self::Check => "check",
             Self::Cancelled => "cancelled",
             Self::Other => "other",

@@ -9,6 +9,7 @@ pub mod durations;
 pub mod error;
 pub mod files;
 pub mod heartbeat;
+pub mod processes;
 pub mod repo_url;
 pub mod secret;
 pub mod signal;

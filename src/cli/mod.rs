@@ -4,7 +4,9 @@
 //! several flags mean together, and reads no file: `config` does.
 
 mod auth;
+mod gate;
 mod git;
+mod hooks;
 mod log;
 mod notify;
 mod schedule;
@@ -14,7 +16,9 @@ mod values;
 mod volume;
 
 pub use auth::AuthFlags;
+pub use gate::GateFlags;
 pub use git::{GitFlags, Submodules};
+pub use hooks::HookFlags;
 pub use log::{LogFlags, LogFormat};
 pub use notify::NotifyFlags;
 pub use schedule::ScheduleFlags;
@@ -173,6 +177,12 @@ pub struct Flags {
     /// Who is told.
     #[command(flatten)]
     pub notify: NotifyFlags,
+    /// Which programs are told.
+    #[command(flatten)]
+    pub hooks: HookFlags,
+    /// What a commit must pass.
+    #[command(flatten)]
+    pub gate: GateFlags,
     /// What is logged.
     #[command(flatten)]
     pub log: LogFlags,

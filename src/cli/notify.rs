@@ -24,4 +24,11 @@ pub struct NotifyFlags {
     /// Relative to --root unless absolute.
     #[arg(long, env = "GVR_ERROR_FILE", value_name = "FILE")]
     pub error_file: Option<PathBuf>,
+
+    /// A file that holds the JSON of /status
+    ///
+    /// Replaced in one step when something changes; its field "running" becomes false when this
+    /// process ends in order. Relative to --root unless absolute.
+    #[arg(long, env = "GVR_STATUS_FILE", value_name = "FILE")]
+    pub status_file: Option<PathBuf>,
 }

@@ -7,7 +7,9 @@
 mod auth;
 mod environment;
 mod error;
+mod gate;
 mod git;
+mod hooks;
 mod log;
 mod network;
 mod notify;

@@ -14,3 +14,9 @@ pub(super) fn files(flags: &NotifyFlags, root: &Path) -> FileSettings {
         error_file: flags.error_file.as_ref().map(below_root),
     }
 }
+
+/// Where to keep the JSON of `/status`; a relative path starts from the root.
+pub(super) fn status_file(flags: &NotifyFlags, root: &Path) -> Option<PathBuf> {
+    let typed = flags.status_file.as_ref()?;
+    (!typed.as_os_str().is_empty()).then(|| normalized(&root.join(typed)))
+}

@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::paths::WorkingDirectory;
 use super::schedule::schedule;
-use super::{auth, git, notify, tree, volume};
+use super::{auth, gate, git, hooks, notify, tree, volume};
 use crate::cli::Flags;
 use crate::target::Target;
 
@@ -27,6 +27,9 @@ pub(super) fn target(flags: &Flags, from: &WorkingDirectory) -> Result<Target, C
         schedule: schedule(&flags.schedule, flags.serve.nudge_wait),
         max_staleness: flags.serve.max_staleness,
         files: notify::files(&flags.notify, &layout.root),
+        status_file: notify::status_file(&flags.notify, &layout.root),
+        hooks: hooks::hooks(&flags.hooks, from)?,
+        gate: gate::gate(&flags.gate, from)?,
         layout,
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! An event holds no handle to the target, so an observer on another thread may take its time.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::base::commit::{Commit, Timestamp};
@@ -29,6 +31,8 @@ pub enum Event {
     Unchanged,
     /// The link was flipped.
     Published(Published),
+    /// A sealed tree was judged.
+    Checked(Checked),
     /// A commit was rejected by a check or a policy. Readers keep the tree that they have.
     Rejected(Rejection),
     /// A sync cycle failed.
@@ -37,6 +41,11 @@ pub enum Event {
     Recovered {
         /// How many cycles failed in a row.
         failures: u64,
+    },
+    /// The last success is longer ago than `--max-staleness` allows; told once, until a success.
+    Stale {
+        /// How long ago it was.
+        age: Duration,
     },
     /// Somebody else altered the link or a published tree.
     Damaged {
@@ -92,6 +101,8 @@ pub struct ShownCommit {
 pub struct Found {
     /// What readers see.
     pub commit: ShownCommit,
+    /// The tree; absolute.
+    pub path: PathBuf,
     /// When it was published, as far as the volume tells.
     pub since: SystemTime,
 }
@@ -133,6 +144,8 @@ pub struct Published {
     pub from: Option<Commit>,
     /// The commit that they see now.
     pub to: ShownCommit,
+    /// Its tree; absolute.
+    pub path: PathBuf,
     /// The full name of the ref that the commit came from.
     pub reference: String,
     /// When the link was flipped.
@@ -168,6 +181,26 @@ pub struct Shortcomings {
     pub unfiltered: Vec<String>,
     /// Paths of submodules that `.gitmodules` does not name.
     pub unpopulated: Vec<String>,
+}
+
+/// How the checks of a tree ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// What they decided.
+    pub outcome: CheckOutcome,
+    /// How long they took.
+    pub took: Duration,
+}
+
+/// What the checks of a tree decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckOutcome {
+    /// The tree may be published.
+    Accepted,
+    /// It must not be published.
+    Rejected,
+    /// A check could not run, or not to its end. It is asked again later.
+    NoVerdict,
 }
 
 /// A commit that must not be published.
@@ -220,6 +253,22 @@ pub struct Pruned {
     pub bytes: Option<u64>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Rejection {
+    /// What the operator can do.
+    pub const HINT: &str =
+        "push a commit that passes the check; readers keep the tree that they have";
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the commit {} was rejected: {}",
+            self.commit, self.reason
+        )
+    }
 }
 
 impl Failure {

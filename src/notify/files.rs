@@ -1,5 +1,5 @@
 //! The observer that tells others through files: a touch file after each publish, and an error file
-//! that exists while a sync fails.
+//! that exists while a sync fails or the remote's commit is rejected.
 //!
 //! It runs deferred, because a file may lie on a slow volume.
 
@@ -11,9 +11,10 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tracing::warn;
 
-use super::event::Failure;
+use super::event::{Failure, Rejection};
 use super::{Event, Observer};
-use crate::base::error::{Stage, SyncError};
+use crate::base::commit::Commit;
+use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::files;
 
 /// Which files to keep.
@@ -32,6 +33,8 @@ pub struct Files {
     settings: FileSettings,
     /// Whether an error file may exist: at first one of an earlier process may.
     error_may_exist: bool,
+    /// The rejected commit that the error file tells about.
+    rejected: Option<Commit>,
 }
 
 /// The content of the error file.
@@ -59,6 +62,7 @@ impl Files {
             target: target.to_owned(),
             settings,
             error_may_exist: true,
+            rejected: None,
         }
     }
 
@@ -71,21 +75,39 @@ impl Files {
         }
     }
 
-    fn write_error(&mut self, failure: &Failure) {
-        let Some(file) = &self.settings.error_file else {
-            return;
-        };
-        self.error_may_exist = true;
-        let last = LastError {
-            target: &self.target,
+    fn write_failure(&mut self, failure: &Failure) {
+        self.rejected = None;
+        self.write_error(&LastError {
+            target: &self.target.clone(),
             stage: failure.stage.as_str(),
             reason: failure.reason.as_str(),
             message: &failure.message,
             hint: failure.hint.as_deref(),
-            at: humantime::format_rfc3339_seconds(failure.at.max(SystemTime::UNIX_EPOCH))
-                .to_string(),
+            at: shown(failure.at),
+        });
+    }
+
+    /// Also for a commit that an earlier process rejected, once.
+    fn write_rejection(&mut self, rejection: &Rejection) {
+        if self.rejected.replace(rejection.commit) == Some(rejection.commit) && !rejection.is_new {
+            return;
+        }
+        self.write_error(&LastError {
+            target: &self.target.clone(),
+            stage: Stage::Check.as_str(),
+            reason: Reason::Check.as_str(),
+            message: &rejection.to_string(),
+            hint: Some(Rejection::HINT),
+            at: shown(SystemTime::now()),
+        });
+    }
+
+    fn write_error(&mut self, last: &LastError<'_>) {
+        let Some(file) = &self.settings.error_file else {
+            return;
         };
-        let written = serde_json::to_vec(&last)
+        self.error_may_exist = true;
+        let written = serde_json::to_vec(last)
             .map_err(io::Error::from)
             .and_then(|json| files::replace(file, &json));
         if let Err(cause) = written {
@@ -99,6 +121,7 @@ impl Files {
     }
 
     fn clear_error(&mut self) {
+        self.rejected = None;
         let Some(file) = &self.settings.error_file else {
             return;
         };
@@ -129,10 +152,15 @@ impl Observer for Files {
                 self.clear_error();
             }
             Event::Unchanged => self.clear_error(),
-            Event::Failed(failure) => self.write_error(failure),
+            Event::Failed(failure) => self.write_failure(failure),
+            Event::Rejected(rejection) => self.write_rejection(rejection),
             _ => {}
         }
     }
+}
+
+fn shown(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time.max(SystemTime::UNIX_EPOCH)).to_string()
 }
 
 /// The tree is published, so a file that cannot be written is no failed sync.
@@ -149,7 +177,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::error::Reason;
     use crate::notify::event::AfterFailure;
 
     fn failed() -> Event {
@@ -179,6 +206,30 @@ mod tests {
         assert_eq!(json["hint"], "try harder");
         observer.observe(&Event::Unchanged);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_error_file_holds_a_rejection_until_another_commit_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("error.json");
+        let settings = FileSettings {
+            error_file: Some(file.clone()),
+            ..FileSettings::default()
+        };
+        let mut observer = Files::new("docs", settings);
+        let rejected = Event::Rejected(Rejection {
+            commit: "a".repeat(40).parse().unwrap(),
+            reason: "no index".to_owned(),
+            is_new: false,
+        });
+        observer.observe(&failed());
+        observer.observe(&rejected);
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(json["reason"], "check");
+        let message = json["message"].as_str().unwrap();
+        assert!(message.contains(&"a".repeat(40)) && message.contains("no index"));
+        observer.observe(&Event::Unchanged);
+        assert!(!file.exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The observer that writes log lines.
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::event::{AfterFailure, Failure, Published, PublishedTree, Shortcomings};
 use super::{Event, Observer};
@@ -36,6 +36,15 @@ impl Observer for Log {
             | Event::Pruned(_)
             | Event::Waiting { .. }
             | Event::Stopped => {}
+            Event::Checked(checked) => debug!(
+                outcome = ?checked.outcome,
+                took = %durations::shown(checked.took),
+                "the tree was checked"
+            ),
+            Event::Stale { age } => warn!(
+                age = %durations::shown_roughly(*age),
+                "the last success is longer ago than --max-staleness allows"
+            ),
             Event::Found(found) => {
                 info!(commit = %found.commit.id, "readers have a complete tree from an earlier start");
             }

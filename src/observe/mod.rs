@@ -2,3 +2,4 @@
 
 pub mod metrics;
 pub mod status;
+pub mod status_file;

@@ -12,11 +12,14 @@ use serde::Serialize;
 use crate::base::commit::Commit;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::text::excerpt;
-use crate::notify::event::ShownCommit;
+use crate::notify::event::{Rejection, ShownCommit};
 use crate::notify::{Event, Observer};
 
 /// The longest subject, author or message shown, in characters: a repository sets no limit.
 const MAX_SHOWN: usize = 1024;
+
+/// The longest reason for a rejection shown, in characters.
+const MAX_REASON: usize = 8192;
 
 /// The last second that RFC 3339 can express: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -91,6 +94,21 @@ pub struct Snapshot {
     pub next_poll: Option<String>,
     /// Complete trees on the volume.
     pub revisions_kept: usize,
+    /// The remote's commit, if it was rejected; readers keep an older one.
+    pub rejected: Option<RejectedShown>,
+    /// Whether the loop of this target runs. Of interest in `--status-file`, which outlives it.
+    pub running: bool,
+}
+
+/// A rejected commit in a [`Snapshot`].
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectedShown {
+    /// Its full id.
+    pub commit: String,
+    /// Why: the words of the check, with the last lines of its output.
+    pub reason: String,
+    /// When this process first saw that it is rejected.
+    pub at: String,
 }
 
 /// A commit in a [`Snapshot`].
@@ -145,6 +163,8 @@ struct State {
     consecutive_failures: u64,
     next_poll: Option<SystemTime>,
     revisions_kept: usize,
+    rejected: Option<RejectedShown>,
+    running: bool,
 }
 
 impl TargetStatus {
@@ -166,6 +186,8 @@ impl TargetStatus {
             consecutive_failures: 0,
             next_poll: None,
             revisions_kept: 0,
+            rejected: None,
+            running: true,
         };
         Self {
             shared: Arc::new(Shared {
@@ -214,6 +236,8 @@ impl TargetStatus {
             consecutive_failures: state.consecutive_failures,
             next_poll: state.next_poll.map(rfc3339),
             revisions_kept: state.revisions_kept,
+            rejected: state.rejected.clone(),
+            running: state.running,
         }
     }
 
@@ -259,8 +283,20 @@ impl Observer for TargetStatus {
             Event::Published(published) => {
                 state.shows(&published.to, published.at);
                 state.succeeded();
+                state.rejected = None;
             }
-            Event::Unchanged | Event::Rejected(_) => state.succeeded(),
+            Event::Unchanged => {
+                state.succeeded();
+                state.rejected = None;
+            }
+            Event::Rejected(rejection) => {
+                state.succeeded();
+                state.rejects(rejection);
+            }
+            Event::Stopped => {
+                state.running = false;
+                state.next_poll = None;
+            }
             Event::Failed(failure) => {
                 state.last_error = Some(ErrorShown {
                     stage: failure.stage.as_str(),
@@ -278,11 +314,12 @@ impl Observer for TargetStatus {
             Event::Started
             | Event::Opened
             | Event::Finished(_)
+            | Event::Checked(_)
+            | Event::Stale { .. }
             | Event::Recovered { .. }
             | Event::Damaged { .. }
             | Event::Restored { .. }
-            | Event::HousekeepingFailed(_)
-            | Event::Stopped => {}
+            | Event::HousekeepingFailed(_) => {}
         }
     }
 }
@@ -296,6 +333,18 @@ impl State {
             time: rfc3339(commit.time.to_system_time()),
         });
         self.published_at = Some(since);
+    }
+
+    fn rejects(&mut self, rejection: &Rejection) {
+        let commit = rejection.commit.to_string();
+        let known = self.rejected.as_ref().map(|known| &known.commit);
+        if rejection.is_new || known != Some(&commit) {
+            self.rejected = Some(RejectedShown {
+                commit,
+                reason: excerpt(&rejection.reason, MAX_REASON),
+                at: rfc3339(SystemTime::now()),
+            });
+        }
     }
 
     fn succeeded(&mut self) {
@@ -338,7 +387,12 @@ mod tests {
     }
 
     fn found(commit: ShownCommit, since: SystemTime) -> Event {
-        Event::Found(Found { commit, since })
+        let path = std::path::PathBuf::new();
+        Event::Found(Found {
+            commit,
+            path,
+            since,
+        })
     }
 
     fn failed(consecutive: u64) -> Event {

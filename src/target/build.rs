@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::decide::comparable;
 use super::settings::PublishOn;
-use super::trees::{KnownTree, Trees};
+use super::trees::{KnownTree, Trees, Validity};
 use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
 use crate::notify::event::Shortcomings;
@@ -22,7 +22,7 @@ pub(super) fn is_relevant(
     let PublishOn::Paths(watched) = &context.settings.publish_on else {
         return Ok(true);
     };
-    let candidates = trees.candidates();
+    let candidates = trees.candidates(&Validity::default());
     let facts = trees.facts(fingerprint, &candidates, observed, None);
     match comparable(&facts) {
         Some((_, live)) if trees.store.contains(live) => {

@@ -16,6 +16,8 @@ pub struct Context<'a> {
     pub settings: &'a Target,
     /// How long the cycle may take.
     pub budget: &'a Budget,
+    /// Whether a rejected commit is to be checked again.
+    pub recheck: bool,
     /// What was done so far.
     pub report: Report,
     observers: &'a mut Observers,
@@ -40,6 +42,7 @@ impl<'a> Context<'a> {
         Self {
             settings,
             budget,
+            recheck: false,
             report: Report::default(),
             observers,
         }

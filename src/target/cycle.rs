@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::debug;
 
-use super::accept::{Acceptor, Judged, judge};
+use super::accept::{Acceptor, Judged, fingerprint, judge};
 use super::context::Context;
 use super::decide::{self, Action, Repeat, Tries, decide};
 use super::settings::Target;
-use super::trees::{Trees, gone};
+use super::trees::{Trees, Validity, gone};
 use super::{acquire, build};
 use crate::base::budget::Budget;
 use crate::base::commit::Commit;
@@ -34,6 +34,8 @@ pub struct Syncer {
     /// Of the settings that shape a tree.
     pub(super) fingerprint: String,
     pub(super) acceptors: Vec<Box<dyn Acceptor>>,
+    /// Of what the acceptors check.
+    pub(super) checks: String,
     pub(super) trees: Option<Trees>,
     /// The tip that was found to change nothing under the watched paths, and the revision that it
     /// was compared with.
@@ -68,6 +70,7 @@ impl Syncer {
             remote: remote::open(&settings.remote)?,
             fingerprint: settings.tree.fingerprint(),
             settings,
+            checks: fingerprint(&acceptors)?,
             acceptors,
             trees: None,
             irrelevant: None,
@@ -120,14 +123,14 @@ impl Syncer {
         self.trees.is_some()
     }
 
-    /// The published tree, if it is sound, and its manifest.
-    pub(super) fn current(&self) -> Option<(ShownCommit, PathBuf)> {
+    /// The published tree, if it is sound: its commit, its place and its manifest.
+    pub(super) fn current(&self) -> Option<(ShownCommit, PathBuf, PathBuf)> {
         let trees = self.trees.as_ref()?;
         let observed = trees.volume.observe().ok()?;
         let live = trees.live(&observed)?;
-        let manifest = live.revision.manifest.clone();
+        let (path, manifest) = (live.revision.path.clone(), live.revision.manifest.clone());
         live.sound
-            .then(|| (describe(&trees.store, live.revision.commit), manifest))
+            .then(|| (describe(&trees.store, live.revision.commit), path, manifest))
     }
 
     /// Runs one cycle. A failure that its [`Remedy`] may end is repeated here, a few times at most.
@@ -201,7 +204,7 @@ impl Syncer {
         });
         trees.refresh()?;
         loop {
-            let candidates = trees.candidates();
+            let candidates = trees.candidates(&Validity::default());
             let facts = trees.facts(&fingerprint, &candidates, &observed, None);
             let Some(n) = decide::relink(&facts) else {
                 return Ok(observed);
@@ -248,9 +251,15 @@ impl Syncer {
         context: &mut Context<'_>,
     ) -> Result<Action, SyncError> {
         let (fingerprint, irrelevant) = (self.fingerprint.clone(), self.irrelevant);
+        let checks = self.checks.clone();
+        let validity = Validity {
+            checks: &checks,
+            recheck_after: context.settings.gate.recheck_after,
+            recheck: context.recheck,
+        };
         let trees = self.opened()?;
         loop {
-            let candidates = trees.candidates();
+            let candidates = trees.candidates(&validity);
             let facts = trees.facts(&fingerprint, &candidates, observed, irrelevant);
             let action = decide(tip.commit, &facts);
             match action {
@@ -276,7 +285,8 @@ impl Syncer {
             return Ok(Outcome::Unchanged);
         }
         let (sealed, built) = build::build(trees, tip.commit, context)?;
-        match judge(&mut self.acceptors, sealed, context)? {
+        let live = observed.live.as_ref().map(|live| live.commit);
+        match judge(&mut self.acceptors, sealed, live, context)? {
             Judged::Rejected(reason) => self.rejected(tip.commit, reason),
             Judged::Accepted(accepted) => {
                 let tree = PublishedTree::Built {
@@ -303,7 +313,8 @@ impl Syncer {
             .find(n)
             .and_then(|known| trees.volume.pending(&known.revision))
             .ok_or_else(|| gone(n))?;
-        match judge(&mut self.acceptors, sealed, context)? {
+        let live = observed.live.as_ref().map(|live| live.commit);
+        match judge(&mut self.acceptors, sealed, live, context)? {
             Judged::Rejected(reason) => self.rejected(tip.commit, reason),
             Judged::Accepted(accepted) => {
                 self.publish(tip, observed, &accepted, PublishedTree::Kept, context)
@@ -322,10 +333,14 @@ impl Syncer {
         let trees = self.opened()?;
         trees.publish(accepted, context)?;
         let to = describe(&trees.store, tip.commit);
+        // Publishing by exchange moves the tree.
+        let n = accepted.revision().n;
+        let path = trees.find(n).ok_or_else(|| gone(n))?.revision.path.clone();
         self.irrelevant = None;
         Ok(Outcome::Published(Box::new(Published {
             from: observed.live.as_ref().map(|live| live.commit),
             to,
+            path,
             reference: tip.name.clone(),
             at: SystemTime::now(),
             tree,
@@ -343,7 +358,7 @@ impl Syncer {
 
     fn still_rejected(&mut self, n: u64) -> Result<Outcome, SyncError> {
         let known = self.opened()?.find(n).ok_or_else(|| gone(n))?;
-        let reason = match &known.verdict {
+        let reason = match &known.recorded.verdict {
             Verdict::Rejected(reason) => reason.clone(),
             _ => String::new(),
         };

@@ -21,6 +21,9 @@ pub(super) struct Candidate<'a> {
     pub sound: bool,
     /// Whether it may be published.
     pub verdict: &'a Verdict,
+    /// Whether the verdict still holds: what is checked has not changed since, and nobody wants a
+    /// rejected commit to be checked again.
+    pub holds: bool,
 }
 
 /// What a cycle knows before it decides.
@@ -137,9 +140,11 @@ pub(super) fn decide(tip: Commit, facts: &Facts<'_>) -> Action {
     if live.is_some_and(|live| fits(&live)) {
         return Action::Nothing;
     }
-    // The newest one: an older verdict on the same tree may have been overruled.
+    // The newest one: an older verdict on the same tree may have been overruled. A tree whose verdict
+    // no longer holds is built again, because the check may have altered the old one.
     match facts.candidates.iter().filter(fits).max_by_key(|c| c.n) {
         None => Action::Build,
+        Some(found) if !found.holds => Action::Build,
         Some(found) => match found.verdict {
             Verdict::Accepted => Action::Flip(found.n),
             Verdict::Pending => Action::Judge(found.n),
@@ -265,6 +270,7 @@ mod tests {
             settings: "s",
             sound: true,
             verdict: &Verdict::Accepted,
+            holds: true,
         }
     }
 
@@ -337,6 +343,27 @@ mod tests {
             ..facts(&trees, None)
         };
         assert_eq!(relink(&lost), Some(1));
+    }
+
+    fn outdated(verdict: &Verdict) -> Candidate<'_> {
+        Candidate {
+            verdict,
+            holds: false,
+            ..candidate(2, 'b')
+        }
+    }
+
+    #[test]
+    fn a_verdict_that_no_longer_holds_leads_to_a_new_tree_but_never_takes_the_live_one_away() {
+        for verdict in [REJECTED, Verdict::Accepted] {
+            let trees = [candidate(1, 'a'), outdated(&verdict)];
+            assert_eq!(decide(commit('b'), &facts(&trees, Some(1))), Action::Build);
+        }
+        let trees = [outdated(&Verdict::Accepted)];
+        assert_eq!(
+            decide(commit('b'), &facts(&trees, Some(2))),
+            Action::Nothing
+        );
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub struct Follower {
     pinned: Option<Pin>,
     /// Whether the observers were told that the volume is open.
     opened: bool,
+    /// When the last success was, or the start.
+    fresh_since: Instant,
+    /// Whether the observers know that this is too long ago.
+    told_stale: bool,
 }
 
 impl Follower {
@@ -85,18 +89,40 @@ impl Follower {
             embargo: None,
             pinned: None,
             opened: false,
+            fresh_since: Instant::now(),
+            told_stale: false,
         }
     }
 
     /// Runs until there is nothing more to do.
     pub fn run(mut self) -> Ended {
         self.observers.emit(&Event::Started);
-        let ended = self.follow();
+        let ended = match self.follow() {
+            Ended::Done => self.finish_hooks(),
+            ended => ended,
+        };
         self.observers.emit(&Event::Stopped);
         if !self.observers.flush(FLUSH) {
             debug!("not every observer has heard everything before the end");
         }
         ended
+    }
+
+    /// Waits until each hook has told the news once. A hook that failed makes the run a failure.
+    fn finish_hooks(&mut self) -> Ended {
+        self.heartbeat.beat(self.observers.hooks_limit());
+        let failures = self.observers.finish_hooks(&self.wake.cancelled());
+        if self.wake.is_shutdown() {
+            return Ended::Shutdown;
+        }
+        if failures.is_empty() {
+            return Ended::Done;
+        }
+        let what = format!(
+            "the tree is published, but a hook failed: {}",
+            failures.join("; ")
+        );
+        Ended::GaveUp(SyncError::new(Stage::Notify, Reason::Other, what))
     }
 
     fn follow(&mut self) -> Ended {
@@ -143,17 +169,22 @@ impl Follower {
         let started = Instant::now();
         let settings = self.settings.clone();
         let mut context = Context::new(&settings, &budget, &mut self.observers);
+        context.recheck = self.wake.take_recheck();
         let opened = self.syncer.open(&mut context);
         // Again after the volume was lost, because another directory may be there now.
         if !std::mem::replace(&mut self.opened, self.syncer.is_open()) && self.opened {
             context.emit(&Event::Opened);
         }
         if !self.published
-            && let Some((commit, manifest)) = self.syncer.current()
+            && let Some((commit, path, manifest)) = self.syncer.current()
         {
             let since = fs::metadata(manifest).and_then(|file| file.modified());
             let since = since.unwrap_or_else(|_| SystemTime::now());
-            context.emit(&Event::Found(Found { commit, since }));
+            context.emit(&Event::Found(Found {
+                commit,
+                path,
+                since,
+            }));
             self.published = true;
             self.housekeeping_due = Some(Instant::now());
         }
@@ -186,9 +217,11 @@ impl Follower {
     }
 
     /// Tells the observers. A rejected commit is a failure only with `--one-time`, because a sidecar
-    /// has nothing to do but wait for the next commit.
+    /// waits for the next commit.
     fn succeeded(&mut self, done: Done) -> Result<(), SyncError> {
         self.embargo = None;
+        self.fresh_since = Instant::now();
+        self.told_stale = false;
         let event = match done {
             Done::Unchanged => Event::Unchanged,
             Done::Published(published) => {
@@ -200,7 +233,9 @@ impl Follower {
             Done::Rejected(rejection) => {
                 self.housekeeping_due.get_or_insert_with(Instant::now);
                 if self.schedule().one_time {
-                    return Err(rejected(&rejection));
+                    let error = rejected(&rejection);
+                    self.observers.emit(&Event::Rejected(rejection));
+                    return Err(error);
                 }
                 Event::Rejected(rejection)
             }
@@ -228,6 +263,7 @@ impl Follower {
         let next = self.next_step(&error);
         let failure = Failure::new(&error, self.failures, next);
         self.observers.emit(&Event::Failed(failure));
+        self.tell_stale();
         match next {
             AfterFailure::AcceptStale => Err(Ended::Done),
             AfterFailure::GiveUp => Err(Ended::GaveUp(error)),
@@ -236,6 +272,15 @@ impl Follower {
                     .and_then(|asked| Instant::now().checked_add(asked));
                 Ok(delay)
             }
+        }
+    }
+
+    /// Tells once that the last success, or the start, is too long ago.
+    fn tell_stale(&mut self) {
+        let age = self.fresh_since.elapsed();
+        let is_stale = self.settings.max_staleness.is_some_and(|max| age > max);
+        if is_stale && !std::mem::replace(&mut self.told_stale, true) {
+            self.observers.emit(&Event::Stale { age });
         }
     }
 
@@ -439,13 +484,5 @@ fn tell_held(
 
 /// The error that ends `--one-time` when the commit is rejected.
 fn rejected(rejection: &Rejection) -> SyncError {
-    SyncError::new(
-        Stage::Publish,
-        Reason::Check,
-        format!(
-            "the commit {} was rejected: {}",
-            rejection.commit, rejection.reason
-        ),
-    )
-    .with_hint("push a commit that passes the check")
+    SyncError::new(Stage::Check, Reason::Check, rejection.to_string()).with_hint(Rejection::HINT)
 }

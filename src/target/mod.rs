@@ -7,9 +7,11 @@
 mod accept;
 mod acquire;
 mod build;
+mod check;
 mod context;
 mod cycle;
 mod decide;
+mod differences;
 pub mod follow;
 mod housekeeping;
 mod pinned;
@@ -18,8 +20,12 @@ mod settings;
 mod spare;
 mod trees;
 
-pub use accept::{Acceptor, Judgement};
+pub use accept::{Acceptor, Judgement, Proposal};
+pub use check::acceptors;
 pub use context::Context;
 pub use cycle::{Outcome, Syncer};
+pub use differences::StoreDifferences;
 pub use follow::{Ended, Follower};
-pub use settings::{PublishOn, ScheduleConfig, Target};
+pub use settings::{
+    CheckUrlConfig, ExecConfig, GateConfig, HooksConfig, PublishOn, ScheduleConfig, Target,
+};

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::context::Context;
 use super::cycle::{Outcome, Syncer};
 use super::decide::{self, Hold, NotPinned};
+use super::trees::Validity;
 use crate::base::commit::Commit;
 use crate::base::error::SyncError;
 use crate::base::transfer::Advertised;
@@ -99,7 +100,7 @@ impl Syncer {
         trees.refresh().map_err(chain)?;
         loop {
             let observed = trees.volume.observe().map_err(chain)?;
-            let candidates = trees.candidates();
+            let candidates = trees.candidates(&Validity::default());
             let facts = trees.facts(&fingerprint, &candidates, &observed, None);
             let live = facts.live;
             let seen_before = candidates
@@ -125,7 +126,7 @@ impl Syncer {
         let trees = self.opened()?;
         trees.refresh()?;
         loop {
-            let candidates = trees.candidates();
+            let candidates = trees.candidates(&Validity::default());
             let facts = trees.facts(&fingerprint, &candidates, observed, None);
             match decide::hold(pin.n, pin.commit, &facts) {
                 Hold::Flip(n) if !trees.inspect(n, context)? => {}

@@ -1,9 +1,16 @@
 //! What a target is, as values that were checked.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::base::repo_url::RepoUrl;
+use crate::child::Command;
+use crate::net::NetConfig;
 use crate::notify::files::FileSettings;
+use crate::notify::process_signal::SignalSettings;
+use crate::notify::webhook::WebhookSettings;
 use crate::remote::{RefName, RemoteConfig};
 use crate::tree::{Sparse, TreeOptions};
 use crate::volume::Layout;
@@ -35,6 +42,51 @@ pub struct Target {
     pub max_staleness: Option<Duration>,
     /// The files that tell other programs what happened.
     pub files: FileSettings,
+    /// Where to keep the JSON of `/status`; absolute.
+    pub status_file: Option<PathBuf>,
+    /// The programs that are told about a publish.
+    pub hooks: HooksConfig,
+    /// What a commit must pass before readers see it.
+    pub gate: GateConfig,
+}
+
+/// The hooks of a target.
+#[derive(Clone, Debug, Default)]
+pub struct HooksConfig {
+    /// The command to run.
+    pub exec: Option<ExecConfig>,
+    /// The request to send.
+    pub webhook: Option<WebhookSettings>,
+    /// The signal to send.
+    pub signal: Option<SignalSettings>,
+}
+
+/// A command to run after a publish.
+#[derive(Clone, Debug)]
+pub struct ExecConfig {
+    /// The command.
+    pub command: Command,
+    /// The wait after a failure.
+    pub backoff: Duration,
+    /// Only a change under these paths is worth a run; `None` for every publish.
+    pub watched: Option<Sparse>,
+}
+
+/// What a commit must pass before readers see it.
+#[derive(Clone, Debug, Default)]
+pub struct GateConfig {
+    /// The program that checks a tree.
+    pub command: Option<Command>,
+    /// The container that checks a tree.
+    pub url: Option<CheckUrlConfig>,
+    /// Where the program starts, if not in the tree; absolute.
+    pub directory: Option<PathBuf>,
+    /// After what time a rejected commit is checked again; `None` for never.
+    pub recheck_after: Option<Duration>,
+    /// The paths that a tree must have, relative to it.
+    pub require_paths: Vec<PathBuf>,
+    /// Whether a tree without a file may be published although paths were selected.
+    pub allow_empty: bool,
 }
 
 /// When to try, and when to give up.
@@ -76,4 +128,15 @@ impl Target {
     pub fn remote_for(&self, url: &RepoUrl) -> RemoteConfig {
         self.remote.at(url)
     }
+}
+
+/// A container that checks trees.
+#[derive(Clone, Debug)]
+pub struct CheckUrlConfig {
+    /// Where to send the request.
+    pub url: Url,
+    /// How long the answer may take.
+    pub timeout: Duration,
+    /// Proxies and certificate authorities.
+    pub net: NetConfig,
 }

@@ -1,5 +1,7 @@
 //! The volume while it is open: its complete trees, and what is known of each.
 
+use std::time::Duration;
+
 use tracing::debug;
 
 use super::context::Context;
@@ -13,7 +15,7 @@ use crate::manifest::{self, Header};
 use crate::notify::Event;
 use crate::store::Store;
 use crate::tree::{Base, Share, TreeOptions};
-use crate::volume::{Accepted, Observed, Revision, Verdict, Volume};
+use crate::volume::{Accepted, Observed, Recorded, Revision, Verdict, Volume};
 
 /// The volume while it is open and locked, its object store, its complete trees, and the spare tree
 /// that is pre-linked for the next one.
@@ -32,8 +34,35 @@ pub(super) struct KnownTree {
     pub settings: String,
     /// Whether it is as it was built, as far as anybody looked.
     pub sound: bool,
-    /// Whether it may be published.
-    pub verdict: Verdict,
+    /// Whether it may be published, and what that is based on.
+    pub recorded: Recorded,
+}
+
+/// Which verdicts of earlier cycles still hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Validity<'a> {
+    /// The fingerprint of what is checked now.
+    pub checks: &'a str,
+    /// After what time a rejected commit is checked again.
+    pub recheck_after: Option<Duration>,
+    /// Whether somebody asked for a new check of a rejected commit.
+    pub recheck: bool,
+}
+
+impl Validity<'_> {
+    fn holds(&self, recorded: &Recorded) -> bool {
+        match recorded.verdict {
+            Verdict::Pending => true,
+            Verdict::Accepted => recorded.checks == self.checks,
+            Verdict::Rejected(_) => {
+                let is_old = self.recheck_after.is_some_and(|limit| {
+                    let age = recorded.at.and_then(|at| at.elapsed().ok());
+                    age.is_none_or(|age| age >= limit)
+                });
+                recorded.checks == self.checks && !self.recheck && !is_old
+            }
+        }
+    }
 }
 
 impl KnownTree {
@@ -57,9 +86,9 @@ impl Trees {
                 .find(|known| known.revision.n == revision.n);
             known.push(match before {
                 Some(before) => KnownTree {
-                    verdict: match before.verdict {
-                        Verdict::Pending => self.volume.verdict(&revision),
-                        ref decided => decided.clone(),
+                    recorded: match before.recorded.verdict {
+                        Verdict::Pending => self.volume.recorded(&revision),
+                        _ => before.recorded.clone(),
                     },
                     // Publishing by exchange moves trees.
                     revision,
@@ -70,7 +99,7 @@ impl Trees {
                     KnownTree {
                         sound: header.is_ok(),
                         settings: header.map(|header| header.fingerprint).unwrap_or_default(),
-                        verdict: self.volume.verdict(&revision),
+                        recorded: self.volume.recorded(&revision),
                         revision,
                     }
                 }
@@ -81,7 +110,7 @@ impl Trees {
     }
 
     /// The trees as the decisions look at them.
-    pub fn candidates(&self) -> Vec<Candidate<'_>> {
+    pub fn candidates(&self, validity: &Validity<'_>) -> Vec<Candidate<'_>> {
         self.known
             .iter()
             .map(|known| Candidate {
@@ -89,7 +118,8 @@ impl Trees {
                 commit: known.revision.commit,
                 settings: &known.settings,
                 sound: known.sound,
-                verdict: &known.verdict,
+                verdict: &known.recorded.verdict,
+                holds: validity.holds(&known.recorded),
             })
             .collect()
     }
@@ -235,13 +265,13 @@ impl Trees {
     pub fn newest(&self) -> Option<&KnownTree> {
         self.known
             .iter()
-            .filter(|known| !matches!(known.verdict, Verdict::Rejected(_)))
+            .filter(|known| !matches!(known.recorded.verdict, Verdict::Rejected(_)))
             .max_by_key(|known| known.revision.n)
     }
 
     /// The sound tree that readers saw last, which need not be the newest after a force push.
     fn last_seen(&self) -> Option<&KnownTree> {
-        let shown = |known: &&KnownTree| known.sound && known.verdict == Verdict::Accepted;
+        let shown = |known: &&KnownTree| known.sound && known.recorded.verdict == Verdict::Accepted;
         let among = self.known.iter().filter(shown).map(|k| k.revision.n);
         let n = self.volume.last_live(among)?;
         self.find(n)

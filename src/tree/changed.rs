@@ -62,17 +62,20 @@ pub fn changed_under(
     Ok(false)
 }
 
-struct Difference<'a> {
-    name: &'a [u8],
-    old: Option<(EntryMode, Oid)>,
-    new: Option<(EntryMode, Oid)>,
+pub(super) struct Difference<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) old: Option<(EntryMode, Oid)>,
+    pub(super) new: Option<(EntryMode, Oid)>,
 }
 
-fn tree(odb: &Odb<'_>, id: Option<Oid>) -> Result<Vec<u8>, SyncError> {
+pub(super) fn tree(odb: &Odb<'_>, id: Option<Oid>) -> Result<Vec<u8>, SyncError> {
     id.map_or(Ok(Vec::new()), |id| objects::tree(odb, id))
 }
 
-fn differences<'a>(old: &'a [u8], new: &'a [u8]) -> Result<Vec<Difference<'a>>, SyncError> {
+pub(super) fn differences<'a>(
+    old: &'a [u8],
+    new: &'a [u8],
+) -> Result<Vec<Difference<'a>>, SyncError> {
     let mut sides = std::collections::BTreeMap::new();
     for (tree, is_new) in [(old, false), (new, true)] {
         let mut at = 0;

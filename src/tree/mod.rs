@@ -18,6 +18,7 @@
 
 mod attributes;
 mod changed;
+mod changes;
 mod conversion;
 mod convert;
 mod encoding;
@@ -31,6 +32,7 @@ pub mod submodules;
 mod write;
 
 pub use changed::changed_under;
+pub use changes::{Change, changes};
 pub use gitmodules::{BadLine, Module, parse as parse_gitmodules};
 pub use sparse::Sparse;
 pub use submodules::Submodule;

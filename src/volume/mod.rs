@@ -16,6 +16,7 @@
 //! <root>/.gvr/staging/<n>/      a tree that is being built
 //! <root>/.gvr/spare/<n>/        links to the files of revision <n>, for the next revision
 //! <root>/.gvr/revisions/<n>/    complete: <commit>/, manifest, verdict, and once replaced `retired`
+//! <root>/.gvr/changed-files     what a hook is told about the last change
 //! <root>/.gvr/trash/            renamed here in one step, then deleted in slices of time
 //! ```
 //!
@@ -61,7 +62,7 @@ pub use observe::Observed;
 pub use pin::Pin;
 pub use retire::{Moment, Prune, Pruned};
 pub use staged::Staged;
-pub use verdict::{Accepted, Sealed, Verdict};
+pub use verdict::{Accepted, Recorded, Sealed, Verdict};
 
 /// The paths of a target on disk.
 #[derive(Clone, Debug)]
@@ -72,6 +73,18 @@ pub struct Layout {
     pub link: PathBuf,
     /// How trees are published at the link path.
     pub mode: PublishMode,
+}
+
+impl Layout {
+    /// Where the list of changed files for hooks belongs.
+    pub fn changed_files(&self) -> PathBuf {
+        self.root.join(".gvr/changed-files")
+    }
+
+    /// Where the object store belongs.
+    pub fn store(&self) -> PathBuf {
+        self.root.join(".gvr/store.git")
+    }
 }
 
 /// How a revision becomes the live one.

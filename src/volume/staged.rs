@@ -56,7 +56,7 @@ impl Volume {
             .and_then(|()| rustix::fs::mkdirat(&self.gvr_fd, format!("{relative}/{commit}"), mode))
             .map_err(|cause| failed(cause.into()))?;
         let verdict = format!("{relative}/{VERDICT}");
-        self.write_small(&verdict, &Verdict::Pending.text())
+        self.write_small(&verdict, &Verdict::Pending.text(""))
             .map_err(failed)?;
         Ok(staged)
     }

@@ -4,12 +4,14 @@
 //! Two functions make an [`Accepted`]: [`Sealed::accept`], and [`Volume::accepted`] for a tree that
 //! was accepted before. Only an `Accepted` can be published. This module does not judge trees.
 //!
-//! `revisions/<n>/verdict` holds `pending`, `accepted`, or `rejected` followed by lines with the
-//! reason. It is written before the tree. A tree with a damaged verdict counts as pending. A tree
-//! without one comes from a version that accepted every tree, and counts as accepted.
+//! `revisions/<n>/verdict` holds `pending`, `accepted <checks>`, or `rejected <checks>` followed by
+//! lines with the reason; `<checks>` is the fingerprint of the checks, absent if there was none. The
+//! file is written before the tree. A tree with a damaged verdict counts as pending. A tree without
+//! one comes from a version that accepted every tree, and counts as accepted.
 
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::{REVISIONS, Revision, Volume, dir_name};
 use crate::base::error::{Stage, SyncError};
@@ -33,6 +35,17 @@ pub enum Verdict {
     Accepted,
     /// It must not be published, for this reason.
     Rejected(String),
+}
+
+/// A verdict with what it is based on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The fingerprint of what was checked; empty without a check.
+    pub checks: String,
+    /// When it was recorded, as far as the disk tells.
+    pub at: Option<SystemTime>,
 }
 
 /// A complete tree in `revisions` that nobody has decided about yet.
@@ -60,13 +73,13 @@ impl<'v> Sealed<'v> {
         &self.revision
     }
 
-    /// Records that the tree may be published.
+    /// Records that the tree may be published, because checks with this fingerprint accepted it.
     ///
     /// # Errors
     /// Stage `publish`: the verdict cannot be written. The tree is still pending.
-    pub fn accept(self) -> Result<Accepted, SyncError> {
+    pub fn accept(self, checks: &str) -> Result<Accepted, SyncError> {
         self.volume
-            .write_verdict(&self.revision, &Verdict::Accepted)?;
+            .write_verdict(&self.revision, &Verdict::Accepted, checks)?;
         Ok(Accepted {
             revision: self.revision,
         })
@@ -76,9 +89,9 @@ impl<'v> Sealed<'v> {
     ///
     /// # Errors
     /// Stage `publish`: the verdict cannot be written. The tree is still pending.
-    pub fn reject(self, reason: &str) -> Result<(), SyncError> {
+    pub fn reject(self, reason: &str, checks: &str) -> Result<(), SyncError> {
         let verdict = Verdict::Rejected(reason.to_owned());
-        self.volume.write_verdict(&self.revision, &verdict)
+        self.volume.write_verdict(&self.revision, &verdict, checks)
     }
 }
 
@@ -92,13 +105,27 @@ impl Accepted {
 impl Volume {
     /// The verdict on a complete tree, read from the disk.
     pub fn verdict(&self, revision: &Revision) -> Verdict {
-        match files::read(&self.verdict_path(revision.n), MAX_VERDICT) {
+        self.recorded(revision).verdict
+    }
+
+    /// The same, with what the verdict is based on.
+    pub fn recorded(&self, revision: &Revision) -> Recorded {
+        let path = self.verdict_path(revision.n);
+        let at = std::fs::metadata(&path).and_then(|file| file.modified());
+        let (verdict, checks) = match files::read(&path, MAX_VERDICT) {
             Ok(content) => Verdict::parse(&content),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Verdict::Accepted,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                (Verdict::Accepted, String::new())
+            }
             Err(cause) => {
                 tracing::debug!(revision = revision.n, error = %cause, "cannot read the verdict");
-                Verdict::Pending
+                (Verdict::Pending, String::new())
             }
+        };
+        Recorded {
+            verdict,
+            checks,
+            at: at.ok(),
         }
     }
 
@@ -115,12 +142,18 @@ impl Volume {
         (self.verdict(revision) == Verdict::Pending).then(|| Sealed::new(self, revision.clone()))
     }
 
-    fn write_verdict(&self, revision: &Revision, verdict: &Verdict) -> Result<(), SyncError> {
+    fn write_verdict(
+        &self,
+        revision: &Revision,
+        verdict: &Verdict,
+        checks: &str,
+    ) -> Result<(), SyncError> {
         let name = format!("{REVISIONS}/{}/{VERDICT}", dir_name(revision.n));
-        self.write_small(&name, &verdict.text()).map_err(|cause| {
-            let path = self.verdict_path(revision.n);
-            SyncError::disk(Stage::Publish, "write", &path, cause)
-        })
+        self.write_small(&name, &verdict.text(checks))
+            .map_err(|cause| {
+                let path = self.verdict_path(revision.n);
+                SyncError::disk(Stage::Publish, "write", &path, cause)
+            })
     }
 
     fn verdict_path(&self, n: u64) -> std::path::PathBuf {
@@ -132,27 +165,37 @@ impl Volume {
 }
 
 impl Verdict {
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, checks: &str) -> String {
+        let by = match checks {
+            "" => String::new(),
+            checks => format!(" {checks}"),
+        };
         match self {
             Self::Pending => "pending\n".to_owned(),
-            Self::Accepted => "accepted\n".to_owned(),
+            Self::Accepted => format!("accepted{by}\n"),
             Self::Rejected(reason) => {
                 let mut end = reason.len().min(MAX_REASON);
                 while !reason.is_char_boundary(end) {
                     end -= 1;
                 }
-                format!("rejected\n{}\n", &reason[..end])
+                format!("rejected{by}\n{}\n", &reason[..end])
             }
         }
     }
 
-    fn parse(content: &[u8]) -> Self {
+    /// The verdict, and the fingerprint of what was checked.
+    fn parse(content: &[u8]) -> (Self, String) {
         let text = String::from_utf8_lossy(content);
-        match text.split_once('\n') {
-            Some(("accepted", "")) => Self::Accepted,
-            Some(("rejected", reason)) => Self::Rejected(reason.trim_end().to_owned()),
-            _ => Self::Pending,
-        }
+        let Some((first, rest)) = text.split_once('\n') else {
+            return (Self::Pending, String::new());
+        };
+        let (word, checks) = first.split_once(' ').unwrap_or((first, ""));
+        let verdict = match (word, rest) {
+            ("accepted", "") => Self::Accepted,
+            ("rejected", reason) => Self::Rejected(reason.trim_end().to_owned()),
+            _ => return (Self::Pending, String::new()),
+        };
+        (verdict, checks.to_owned())
     }
 }
 
@@ -167,7 +210,11 @@ mod tests {
             Verdict::Accepted,
             Verdict::Rejected("no index.html\nin docs".to_owned()),
         ] {
-            assert_eq!(Verdict::parse(verdict.text().as_bytes()), verdict);
+            for checks in ["", "0a1b"] {
+                let (read, by) = Verdict::parse(verdict.text(checks).as_bytes());
+                assert_eq!(read, verdict);
+                assert!(by == checks || verdict == Verdict::Pending);
+            }
         }
     }
 
@@ -180,7 +227,7 @@ mod tests {
             "accepted\nx",
             "\0\0\0\0\0\0\0\0\0",
         ] {
-            let verdict = Verdict::parse(damaged.as_bytes());
+            let (verdict, _) = Verdict::parse(damaged.as_bytes());
             assert_eq!(verdict, Verdict::Pending, "{damaged:?}");
         }
     }
@@ -188,7 +235,7 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_at_a_character() {
         let long = Verdict::Rejected("é".repeat(MAX_REASON));
-        let read = Verdict::parse(long.text().as_bytes());
+        let (read, _) = Verdict::parse(long.text("").as_bytes());
         assert_eq!(read, Verdict::Rejected("é".repeat(MAX_REASON / 2)));
     }
 }

@@ -11,8 +11,9 @@ use git_volume_reloader::base::error::{Reason, Stage, SyncError};
 use git_volume_reloader::cli::Cli;
 use git_volume_reloader::config::Config;
 use git_volume_reloader::notify::Observers;
-use git_volume_reloader::target::{Acceptor, Context, Judgement, Outcome, Syncer, Target};
-use git_volume_reloader::volume::Revision;
+use git_volume_reloader::target::{
+    Acceptor, Context, Judgement, Outcome, Proposal, Syncer, Target,
+};
 
 use crate::support::root::Root;
 use crate::support::upstream::Upstream;
@@ -28,10 +29,20 @@ struct Lists {
     rejected: HashSet<String>,
     undecided: HashSet<String>,
     calls: Vec<String>,
+    identity: String,
 }
 
 impl Acceptor for Strict {
-    fn judge(&mut self, tree: &Revision, _: &Context<'_>) -> Result<Judgement, SyncError> {
+    fn identity(&self) -> String {
+        self.shared.lock().unwrap().identity.clone()
+    }
+
+    fn judge(
+        &mut self,
+        proposal: &Proposal<'_>,
+        _: &mut Context<'_>,
+    ) -> Result<Judgement, SyncError> {
+        let tree = proposal.revision;
         let commit = tree.commit.to_string();
         let mut lists = self.shared.lock().unwrap();
         lists.calls.push(commit.clone());
@@ -40,7 +51,7 @@ impl Acceptor for Strict {
             "the tree is complete"
         );
         if lists.undecided.contains(&commit) {
-            return Err(SyncError::new(Stage::Publish, Reason::Check, "no verdict"));
+            return Err(SyncError::new(Stage::Check, Reason::Check, "no verdict"));
         }
         Ok(match lists.rejected.contains(&commit) {
             true => Judgement::Reject("it is on the list".to_owned()),
@@ -68,6 +79,7 @@ impl Strict {
 struct Life {
     settings: Arc<Target>,
     syncer: Syncer,
+    recheck: bool,
 }
 
 impl Life {
@@ -78,7 +90,11 @@ impl Life {
         let settings = Arc::new(config.targets.remove(0));
         let acceptors: Vec<Box<dyn Acceptor>> = vec![Box::new(acceptor.clone())];
         let syncer = Syncer::new(settings.clone(), acceptors).unwrap();
-        Self { settings, syncer }
+        Self {
+            settings,
+            syncer,
+            recheck: false,
+        }
     }
 
     fn cycle(&mut self) -> Result<Outcome, SyncError> {
@@ -86,6 +102,7 @@ impl Life {
         let budget = Budget::new(minute, minute, Arc::default());
         let mut observers = Observers::default();
         let mut context = Context::new(&self.settings, &budget, &mut observers);
+        context.recheck = self.recheck;
         self.syncer.cycle(&mut context)
     }
 
@@ -178,4 +195,34 @@ fn a_rejected_first_commit_leaves_readers_without_a_link() {
     let good = upstream.commit(&[("README.md", "good\n")]);
     life.cycle().unwrap();
     root.assert_published(&upstream, &good);
+}
+
+#[test]
+fn a_verdict_of_other_checks_does_not_hold() {
+    let (upstream, root, strict) = (Upstream::new(), Root::new(), Strict::default());
+    let bad = upstream.tip("main");
+    strict.reject(&bad);
+    assert_eq!(
+        Life::begin(&upstream, &root, &strict).rejection(),
+        (bad.clone(), true)
+    );
+    strict.shared.lock().unwrap().identity = "stricter".to_owned();
+    let mut life = Life::begin(&upstream, &root, &strict);
+    assert_eq!(life.rejection(), (bad.clone(), true));
+    assert_eq!(life.rejection(), (bad.clone(), false));
+    assert_eq!(strict.calls(&bad), 2);
+}
+
+#[test]
+fn a_rejected_commit_is_judged_again_when_somebody_asks_for_it() {
+    let (upstream, root, strict) = (Upstream::new(), Root::new(), Strict::default());
+    let bad = upstream.tip("main");
+    strict.reject(&bad);
+    let mut life = Life::begin(&upstream, &root, &strict);
+    assert_eq!(life.rejection(), (bad.clone(), true));
+    life.recheck = true;
+    assert_eq!(life.rejection(), (bad.clone(), true));
+    strict.shared.lock().unwrap().rejected.clear();
+    life.cycle().unwrap();
+    root.assert_published(&upstream, &bad);
 }

@@ -150,7 +150,7 @@ fn the_readme_states_the_defaults_that_the_help_states() {
 
 #[test]
 fn the_long_form_explains_every_flag_and_no_other() {
-    let text = read("docs/flags.md");
+    let text = read("docs/reference/flags.md");
     let explained = text
         .split("**")
         .filter_map(|bold| code(bold).filter(|code| code.starts_with("--")))
@@ -162,7 +162,7 @@ fn the_long_form_explains_every_flag_and_no_other() {
 #[test]
 fn the_flags_that_stay_the_same_after_git_sync_exist() {
     let flags = flags();
-    let text = read("docs/migrating-from-git-sync.md");
+    let text = read("docs/how-to/migrating-from-git-sync.md");
     let mut checked = 0;
     for row in rows(&text).filter(|row| row[0].starts_with("`--")) {
         let ours = match row[1] {
@@ -186,7 +186,7 @@ fn the_healthcheck_of_the_documents_exists() {
 
 #[test]
 fn every_metric_is_documented_and_no_other() {
-    let text = read("docs/metrics.md");
+    let text = read("docs/reference/metrics.md");
     let documented = rows(&text)
         .filter_map(|row| code(row[0]).map(str::to_owned))
         .collect::<BTreeSet<_>>();
@@ -205,7 +205,7 @@ fn the_readme_names_every_metric_of_ours_and_no_other() {
 
 #[test]
 fn every_stage_is_documented() {
-    let text = read("docs/metrics.md");
+    let text = read("docs/reference/metrics.md");
     let line = text
         .lines()
         .find(|line| line.starts_with("Stages:"))
@@ -218,7 +218,7 @@ fn every_stage_is_documented() {
 
 #[test]
 fn every_reason_is_documented_and_no_other() {
-    let text = read("docs/troubleshooting.md");
+    let text = read("docs/how-to/troubleshooting.md");
     let documented = rows(section(&text, "Reasons"))
         .filter_map(|row| code(row[0]).map(str::to_owned))
         .collect::<BTreeSet<_>>();
@@ -252,6 +252,7 @@ fn every_relative_link_leads_somewhere() {
             "ARCHITECTURE.md",
             "CHANGELOG.md",
             "CONTRIBUTING.md",
+            "RELEASING.md",
             "SECURITY.md",
         ]
         .map(PathBuf::from),
@@ -282,7 +283,7 @@ fn every_relative_link_leads_somewhere() {
 }
 
 /// The anchors that forges derive from headings.
-fn anchors(text: &str) -> BTreeSet<String> {
+pub(crate) fn anchors(text: &str) -> BTreeSet<String> {
     text.lines()
         .filter(|line| line.starts_with('#'))
         .map(|line| {

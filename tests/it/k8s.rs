@@ -14,11 +14,21 @@ use git_volume_reloader::serve::routes::ROUTES;
 
 use crate::docs::{files, flags, in_a_flag, read, words};
 
+/// Series that alerts and dashboard use and that no release has yet. A series moves out of this list
+/// when the program gets it: a test fails otherwise.
+pub(crate) const ANNOUNCED: [&str; 1] = ["gvr_damage_total"];
+
 /// Every manifest, and the one in the README, by name.
 fn manifests() -> Vec<(String, String)> {
     let mut manifests = files("k8s", "yaml")
         .into_iter()
-        .map(|path| (path.display().to_string(), read(&path)))
+        // Without the lines that separate documents, which look like flags.
+        .map(|path| {
+            (
+                path.display().to_string(),
+                read(&path).replace("\n---\n", "\n"),
+            )
+        })
         .collect::<Vec<_>>();
     let readme = read("README.md");
     let quick_start = readme
@@ -36,6 +46,10 @@ fn every_flag_in_a_manifest_exists() {
     let mut checked = BTreeSet::new();
     for (name, text) in manifests() {
         for flag in words(&text, "--", in_a_flag) {
+            // Prometheus's flags have a point, as in --config.file.
+            if text.contains(&format!("{flag}.")) {
+                continue;
+            }
             assert!(flags.contains_key(&flag), "{name}: {flag}");
             checked.insert(flag);
         }
@@ -62,13 +76,20 @@ fn every_variable_in_a_manifest_is_a_flags() {
 #[test]
 fn every_metric_in_a_manifest_exists() {
     let mut checked = BTreeSet::new();
-    for (name, text) in manifests() {
+    for name in ANNOUNCED {
+        assert!(!metrics::NAMES.contains(&name), "{name} exists");
+    }
+    let mut manifests = manifests();
+    let dashboard = "k8s/components/monitoring/dashboard.json";
+    manifests.push((dashboard.to_owned(), read(dashboard)));
+    for (name, text) in manifests {
         for word in words(&text, "gvr_", |c| c.is_ascii_lowercase() || c == '_') {
             let series = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|part| word.strip_suffix(part))
                 .unwrap_or(&word);
-            assert!(metrics::NAMES.contains(&series), "{name}: {word}");
+            let known = metrics::NAMES.contains(&series) || ANNOUNCED.contains(&series);
+            assert!(known, "{name}: {word}");
             checked.insert(word);
         }
     }
@@ -128,7 +149,7 @@ fn the_settings_of_every_kustomization_publish_a_tree() {
         let root = tempfile::tempdir().expect("a temporary directory");
         let output = Command::new(env!("CARGO_BIN_EXE_git-volume-reloader"))
             .env_clear()
-            .envs(settings)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .arg("--repo")
             .arg(upstream.path())
             .arg("--root")
@@ -137,7 +158,11 @@ fn the_settings_of_every_kustomization_publish_a_tree() {
             .output()
             .expect("the binary runs");
         assert!(output.status.success(), "{name}: {output:?}");
-        let published = root.path().join("current").join("index.md");
+        let published = settings
+            .iter()
+            .find_map(|(name, value)| (name == "GVR_PATH").then_some(*value))
+            .unwrap_or_default();
+        let published = root.path().join("current").join(published).join("index.md");
         assert_eq!(fs::read(published).expect("it is there"), b"hello\n");
         tried += 1;
     }
@@ -145,7 +170,10 @@ fn the_settings_of_every_kustomization_publish_a_tree() {
 }
 
 fn commit_something(directory: &Path) {
-    fs::write(directory.join("index.md"), "hello\n").expect("it can be written");
+    fs::create_dir(directory.join("dags")).expect("it can be made");
+    for file in ["index.md", "dags/index.md"] {
+        fs::write(directory.join(file), "hello\n").expect("it can be written");
+    }
     for arguments in [
         &["init", "-q", "-b", "main", "."][..],
         &["add", "."],

@@ -85,6 +85,10 @@ struct Scenario {
     /// files ahead, goes to the tip when that is pushed, and does the same again. Without, the sync
     /// is that of an initContainer.
     from: Option<String>,
+    /// The path without which a commit is rejected.
+    required: Option<&'static str>,
+    /// The commit that readers see in the end: the tip, or the one before it if the tip is rejected.
+    shown: String,
 }
 
 #[test]
@@ -96,8 +100,10 @@ fn a_first_sync_may_be_killed_at_any_call() {
         upstream,
         before: None,
         oracles,
+        shown: tip.clone(),
         tip,
         from: None,
+        required: None,
     };
     scenario.kill_everywhere(40);
 }
@@ -114,10 +120,34 @@ fn an_update_may_be_killed_at_any_call() {
         upstream,
         before: Some(before),
         oracles: BTreeMap::from(oracles),
+        shown: tip.clone(),
         tip,
         from: None,
+        required: None,
     };
     scenario.kill_everywhere(40);
+}
+
+#[test]
+fn an_update_that_a_check_accepts_or_rejects_may_be_killed_at_any_call() {
+    for (required, accepted) in [("kept/file", true), ("deleted/file", false)] {
+        let upstream = Upstream::empty();
+        let old = upstream.commit_changes("main", &first_tree());
+        let before = Root::new();
+        Launch::one_time(&upstream.url(), &before).succeed();
+        let tip = upstream.commit_changes("main", &second_tree());
+        let oracles = [&old, &tip].map(|commit| (commit.clone(), upstream.checkout(commit)));
+        let scenario = Scenario {
+            upstream,
+            before: Some(before),
+            oracles: BTreeMap::from(oracles),
+            shown: if accepted { tip.clone() } else { old },
+            tip,
+            from: None,
+            required: Some(required),
+        };
+        scenario.kill_everywhere(30);
+    }
 }
 
 #[test]
@@ -141,8 +171,10 @@ fn a_sidecar_that_links_ahead_and_prunes_may_be_killed_at_any_call() {
         upstream,
         before: Some(before),
         oracles,
+        shown: tip.clone(),
         tip,
         from: oldest_first.pop(),
+        required: None,
     };
     scenario.kill_everywhere(60);
 }
@@ -382,11 +414,12 @@ impl Scenario {
         let tracer = tracer.each_ref().map(|word| &**word);
         let finished = self.trace(&root, &tracer);
         let killed = was_killed(&finished);
-        assert!(killed || finished.code == Some(0), "{case}: {finished:?}");
+        let code = self.code();
+        assert!(killed || finished.code == code, "{case}: {finished:?}");
         self.assert_whole(&root, &case);
         let finished = self.launch(&root).run();
-        assert_eq!(finished.code, Some(0), "{case}: {finished:?}");
-        assert_eq!(root.commit().as_ref(), Some(&self.tip), "{case}");
+        assert_eq!(finished.code, code, "{case}: {finished:?}");
+        assert_eq!(root.commit().as_ref(), Some(&self.shown), "{case}");
         self.assert_whole(&root, &case);
         assert_eq!(root.litter(&[]), [] as [&Path; 0], "{case}: {finished:?}");
         killed
@@ -400,6 +433,8 @@ impl Scenario {
             Some(commit) => {
                 let oracle = self.oracles.get(&commit);
                 let oracle = oracle.unwrap_or_else(|| panic!("{case}: {commit} is no commit"));
+                let rejected = commit == self.tip && commit != self.shown;
+                assert!(!rejected, "{case}: readers see the rejected commit");
                 let found = differences(&root.tree(), oracle.path());
                 assert!(found.is_empty(), "{case}: {found:?}");
             }
@@ -419,9 +454,9 @@ impl Scenario {
         let trace = format!("trace={}", CALLS.join(","));
         let tracer = recorder(&trace, log.to_str().unwrap());
         let finished = self.trace(&root, &tracer);
-        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert_eq!(finished.code, self.code(), "{finished:?}");
         let points = points_in(&fs::read_to_string(log).unwrap(), root.path());
-        assert_eq!(root.commit().as_ref(), Some(&self.tip));
+        assert_eq!(root.commit().as_ref(), Some(&self.shown));
         points
     }
 
@@ -457,10 +492,19 @@ impl Scenario {
     }
 
     fn launch(&self, root: &Root) -> Launch {
-        Launch::one_time(&self.upstream.url(), root)
+        let launch = Launch::one_time(&self.upstream.url(), root)
             .flag("jobs", "1")
             .flag("keep", "0")
-            .flag("stale-timeout", "0s")
+            .flag("stale-timeout", "0s");
+        match self.required {
+            None => launch,
+            Some(path) => launch.flag("require-path", path),
+        }
+    }
+
+    /// How an undisturbed sync exits.
+    fn code(&self) -> Option<i32> {
+        Some(i32::from(self.shown != self.tip))
     }
 }
 

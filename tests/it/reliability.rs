@@ -1,4 +1,4 @@
-//! `docs/reliability.md` shows the table of faults that the tests prove, and nothing else.
+//! `docs/explanation/reliability.md` shows the table of faults that the tests prove, and nothing else.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,7 @@ use crate::docs::read;
 use crate::faults::{Readable, Recovery, Row, SECTIONS, Told};
 use crate::support::environment::update_docs;
 
-const DOCUMENT: &str = "docs/reliability.md";
+const DOCUMENT: &str = "docs/explanation/reliability.md";
 const BEGIN: &str = "<!-- The table is made by `make reliability` from tests/it/faults. -->\n";
 const END: &str = "<!-- The end of the table. -->\n";
 

@@ -135,6 +135,7 @@ impl Service {
         self.emit(&Event::Published(Published {
             from: None,
             to,
+            path: std::path::PathBuf::new(),
             reference: "refs/heads/main".to_owned(),
             at: SystemTime::now(),
             tree: PublishedTree::Kept,

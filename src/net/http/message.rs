@@ -32,7 +32,7 @@ pub struct Request<'a> {
     /// Where to; `http` or `https`.
     pub url: &'a Url,
     /// Headers that go with every request, redirected or not.
-    pub headers: &'a [(&'static str, &'a str)],
+    pub headers: &'a [(&'a str, &'a str)],
     /// A header that only some URLs may get, such as credentials.
     pub bound: Option<BoundHeader<'a>>,
     /// The body; None sends none.

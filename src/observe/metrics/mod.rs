@@ -22,7 +22,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::base::error::{Reason, Stage};
-use crate::notify::event::{Failure, Outcome, ShownCommit, Work};
+use crate::notify::event::{CheckOutcome, Failure, Outcome, ShownCommit, Work};
+use crate::notify::hook::{HookKind, HookOutcome};
 use crate::notify::{Event, Observer};
 
 /// The content type of [`encode`]'s text.
@@ -30,7 +31,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The name of every series, as a scrape shows it; histograms without `_bucket`, `_sum` and
 /// `_count`. All of them exist from the start, but for `gvr_revision_info`, which needs a revision.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 33] = [
     "gvr_build_info",
     "gvr_syncs_total",
     "gvr_sync_duration_seconds",
@@ -54,6 +55,9 @@ pub const NAMES: [&str; 30] = [
     "gvr_volume_bytes",
     "gvr_nudges_total",
     "gvr_nudge_to_publish_seconds",
+    "gvr_rejected",
+    "gvr_checks_total",
+    "gvr_hook_runs_total",
     "process_cpu_seconds_total",
     "process_start_time_seconds",
     "process_resident_memory_bytes",
@@ -146,6 +150,9 @@ pub struct Families {
     volume_bytes: Family<Labels, Gauge>,
     nudges: Family<Labels, Counter>,
     nudge_to_publish: HistogramFamily,
+    rejected: Family<Labels, Gauge>,
+    checks: Family<Labels, Counter>,
+    hook_runs: Family<Labels, Counter>,
 }
 
 /// The handles to one target's series, and the observer that moves them.
@@ -178,6 +185,9 @@ pub struct TargetMetrics {
     volume_bytes: Gauge,
     nudges: [Counter; Provider::ALL.len() * NudgeOutcome::ALL.len()],
     nudge_to_publish: Histogram,
+    rejected: Gauge,
+    checks: [Counter; CHECKS.len()],
+    hook_runs: [Counter; HookKind::ALL.len() * HookOutcome::ALL.len()],
     /// When the first nudge arrived that no publish has followed yet.
     nudged: Arc<Mutex<Option<Instant>>>,
     /// The labels of the commit that `revision_info` shows.
@@ -193,6 +203,13 @@ const OUTCOMES: [(Outcome, &str); 3] = [
     (Outcome::Changed, "changed"),
     (Outcome::Unchanged, "unchanged"),
     (Outcome::Error, "error"),
+];
+
+/// How checks end, with the label values.
+const CHECKS: [(CheckOutcome, &str); 3] = [
+    (CheckOutcome::Accepted, "accepted"),
+    (CheckOutcome::Rejected, "rejected"),
+    (CheckOutcome::NoVerdict, "no_verdict"),
 ];
 
 /// Registers what describes the process and no target: `gvr_build_info` and `process_*`.
@@ -304,6 +321,21 @@ impl Families {
                 "nudge_to_publish",
                 "From a request to poll now to the publish that followed it",
             ),
+            rejected: registry.family(
+                "rejected",
+                None,
+                "Whether the remote's commit was rejected, so that readers keep an older one",
+            ),
+            checks: registry.family(
+                "checks",
+                None,
+                "Checks of trees that were not published yet, by what they decided",
+            ),
+            hook_runs: registry.family(
+                "hook_runs",
+                None,
+                "Runs of hooks, by hook and by how they ended",
+            ),
         }
     }
 
@@ -360,6 +392,14 @@ impl Families {
                 child(&self.nudges, &labels(&more))
             }),
             nudge_to_publish: child(&self.nudge_to_publish, &plain),
+            rejected: child(&self.rejected, &plain),
+            checks: CHECKS.map(|(_, label)| child(&self.checks, &labels(&[("outcome", label)]))),
+            hook_runs: std::array::from_fn(|index| {
+                let hook = HookKind::ALL[index / HookOutcome::ALL.len()];
+                let outcome = HookOutcome::ALL[index % HookOutcome::ALL.len()];
+                let more = [("hook", hook.as_str()), ("outcome", outcome.as_str())];
+                child(&self.hook_runs, &labels(&more))
+            }),
             nudged: Arc::default(),
             shown: Arc::default(),
         }
@@ -387,6 +427,11 @@ impl TargetMetrics {
                 *nudged = Some(Instant::now());
             }
         }
+    }
+
+    /// Counts a run of a hook.
+    pub fn hook_run(&self, hook: HookKind, outcome: HookOutcome) {
+        self.hook_runs[hook as usize * HookOutcome::ALL.len() + outcome as usize].inc();
     }
 
     fn finished(&self, work: &Work) {
@@ -470,6 +515,21 @@ impl Observer for TargetMetrics {
             Event::Published(published) => {
                 self.shows(&published.to, published.at);
                 self.credit_nudge();
+                self.rejected.set(0);
+            }
+            Event::Unchanged => {
+                self.rejected.set(0);
+            }
+            Event::Rejected(_) => {
+                self.rejected.set(1);
+            }
+            Event::Checked(checked) => {
+                let counted = CHECKS
+                    .iter()
+                    .position(|(known, _)| *known == checked.outcome);
+                if let Some(index) = counted {
+                    self.checks[index].inc();
+                }
             }
             Event::Failed(failure) => {
                 self.failure(failure);
@@ -500,8 +560,7 @@ impl Observer for TargetMetrics {
             Event::Started
             | Event::Opened
             | Event::Polled { .. }
-            | Event::Unchanged
-            | Event::Rejected(_)
+            | Event::Stale { .. }
             | Event::Recovered { .. }
             | Event::Damaged { .. }
             | Event::Restored { .. }
@@ -643,6 +702,7 @@ mod tests {
         Event::Published(Published {
             from: None,
             to: commit("a"),
+            path: std::path::PathBuf::new(),
             reference: "refs/heads/main".to_owned(),
             at: UNIX_EPOCH,
             tree: PublishedTree::Kept,
@@ -653,6 +713,12 @@ mod tests {
     fn the_children_of_a_label_are_found_by_discriminant() {
         for (index, stage) in Stage::ALL.into_iter().enumerate() {
             assert_eq!(stage as usize, index);
+        }
+        for (index, hook) in HookKind::ALL.into_iter().enumerate() {
+            assert_eq!(hook as usize, index);
+        }
+        for (index, outcome) in HookOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
         }
         for (index, outcome) in NudgeOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
@@ -692,6 +758,7 @@ mod tests {
         for digit in ["a", "b"] {
             let found = Event::Found(Found {
                 commit: commit(digit),
+                path: std::path::PathBuf::new(),
                 since: UNIX_EPOCH,
             });
             docs.observe(&found);

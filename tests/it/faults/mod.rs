@@ -2,7 +2,7 @@
 //! operator is told, and that syncing goes on by itself when the cause is gone.
 //!
 //! Each fault is a [`Row`] of a table with the scenario that proves it, through the real binary.
-//! The same table is what `docs/reliability.md` shows.
+//! The same table is what `docs/explanation/reliability.md` shows.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -1,6 +1,7 @@
 //! Trees against the oracle: what real git checks out of the same commit.
 
 mod attributes;
+mod changes;
 mod damage;
 mod files;
 mod git_dir;

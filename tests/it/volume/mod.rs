@@ -91,7 +91,7 @@ fn build(volume: &Volume, commit: Commit) -> Revision {
 }
 
 fn accept(staged: Staged<'_>) -> Revision {
-    let accepted = staged.seal().unwrap().accept().unwrap();
+    let accepted = staged.seal().unwrap().accept("").unwrap();
     accepted.revision().clone()
 }
 

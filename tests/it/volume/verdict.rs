@@ -11,7 +11,7 @@ fn a_rejected_tree_cannot_be_published_in_this_life_or_the_next() {
     fs::write(staged.manifest(), "manifest\n").unwrap();
     let sealed = staged.seal().unwrap();
     let rejected = sealed.revision().clone();
-    sealed.reject("no index.html").unwrap();
+    sealed.reject("no index.html", "").unwrap();
     let assert_rejected = |volume: &Volume| {
         let verdict = Verdict::Rejected("no index.html".to_owned());
         assert_eq!(volume.verdict(&rejected), verdict);
@@ -36,7 +36,7 @@ fn a_tree_that_was_sealed_before_a_kill_is_still_pending() {
     let volume = place.open().unwrap();
     assert!(volume.accepted(&revision).is_none());
     let sealed = volume.pending(&revision).expect("nobody has decided yet");
-    volume.publish(&sealed.accept().unwrap()).unwrap();
+    volume.publish(&sealed.accept("").unwrap()).unwrap();
     assert_eq!(live(&volume), Some(commit(1)));
 }
 
@@ -49,7 +49,7 @@ fn a_rejected_tree_is_kept_while_it_is_the_newest_and_takes_no_place_of_an_accep
     for digit in [3, 4] {
         let staged = volume.stage(commit(digit)).unwrap();
         fs::write(staged.manifest(), "manifest\n").unwrap();
-        staged.seal().unwrap().reject("no").unwrap();
+        staged.seal().unwrap().reject("no", "").unwrap();
     }
     assert_eq!(prune_now(&volume, 1), [3]);
     publish(&volume, 5);
