@@ -30,6 +30,7 @@ pub mod base;
 pub mod child;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod credentials;
 pub mod manifest;
 pub mod net;

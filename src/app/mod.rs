@@ -3,6 +3,7 @@
 //! Crash-only: the disk is sound at every instruction, so the process ends when a thread does not
 //! end in time, or panics. This module does not know what the threads do.
 
+mod confirm;
 pub mod healthcheck;
 pub mod logging;
 pub mod signals;
@@ -20,12 +21,15 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use tracing::{Span, debug, error_span, info};
 
+use crate::base::allowance::Allowance;
 use crate::base::error::SyncError;
 use crate::base::heartbeat::{GRACE, Heartbeat};
 use crate::base::text::printable;
 use crate::base::wake::Wake;
 use crate::child;
-use crate::config::Config;
+use crate::config::{Config, ServeConfig};
+use crate::control::server::Control;
+use crate::net::NetConfig;
 use crate::notify::exec::{Exec, ExecSettings};
 use crate::notify::files::Files;
 use crate::notify::hook::Counted;
@@ -35,7 +39,8 @@ use crate::notify::{Deferred, Hooked, Log, Observers};
 use crate::observe::metrics::{self, Families, TargetMetrics};
 use crate::observe::status::{Identity, TargetStatus};
 use crate::observe::status_file::StatusFile;
-use crate::serve::{self, Served, Shared};
+use crate::serve::nudge::NudgeConfig;
+use crate::serve::{self, Routes, Served, Shared};
 use crate::target::{self, Ended, Follower, StoreDifferences, Syncer, Target};
 
 /// How long a shutdown waits for the running cycles; then the process ends all the same.
@@ -78,6 +83,14 @@ pub fn last_words(code: u8, line: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Writes what a command has to say to standard output. A closed standard output is ignored.
+pub fn say(text: &str) {
+    let text = text.trim_end();
+    if !text.is_empty() {
+        let _ = writeln!(io::stdout(), "{text}");
+    }
+}
+
 /// Writes a line for people to standard error. A closed standard error is ignored.
 pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "git-volume-reloader: {line}");
@@ -95,7 +108,7 @@ pub struct Running {
     /// How each target ended, by its index; `None` if its thread panicked.
     ended: mpsc::Receiver<(usize, Option<Ended>)>,
     signals: Option<JoinHandle<()>>,
-    server: Option<serve::Server>,
+    servers: Vec<serve::Server>,
 }
 
 /// What the process holds of a target that runs on its own thread.
@@ -140,6 +153,11 @@ impl Running {
             env!("GVR_BUILD_COMMIT"),
         );
         let families = Families::register(&mut registry);
+        let net = config
+            .targets
+            .first()
+            .map(|target| target.remote.net.clone());
+        let net = net.unwrap_or_default();
         let mut served = Vec::new();
         let mut prepared = Vec::new();
         for (settings, wake) in config.targets.into_iter().zip(wakes) {
@@ -155,40 +173,30 @@ impl Running {
                 status,
                 metrics,
                 wake,
+                reference: settings.reference.clone(),
             });
             prepared.push((settings, heartbeat));
         }
-        let server = match config.serve {
-            None => None,
-            Some(serve) => {
-                let shared = Shared {
-                    targets: served.clone(),
-                    registry,
-                    nudge: serve.nudge,
-                };
-                let server =
-                    serve::start(serve.bind, Arc::new(shared)).map_err(|error| advice(&error))?;
-                info!(address = %server.local_addr(), "listening");
-                Some(server)
-            }
+        let servers = match config.serve {
+            None => Vec::new(),
+            Some(serve) => start_servers(serve, &served, registry, net)?,
         };
         let (sender, ended) = mpsc::channel();
         let mut targets = Vec::new();
-        for (index, (served, (settings, heartbeat))) in served.into_iter().zip(prepared).enumerate()
-        {
-            targets.push(start_target(index, served, settings, heartbeat, &sender)?);
+        for (index, (settings, heartbeat)) in prepared.into_iter().enumerate() {
+            targets.push(start_target(index, &served, settings, heartbeat, &sender)?);
         }
         Ok(Self {
             targets,
             ended,
             signals: None,
-            server,
+            servers,
         })
     }
 
     /// Where the process serves HTTP, if it does.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
-        self.server.as_ref().map(serve::Server::local_addr)
+        self.servers.first().map(serve::Server::local_addr)
     }
 
     /// Asks every target to end. [`Running::watch`] then returns.
@@ -252,10 +260,7 @@ impl Running {
         if self.signals.as_ref().is_some_and(JoinHandle::is_finished) {
             return Some("signals");
         }
-        let serves = self
-            .server
-            .as_ref()
-            .is_none_or(|server| !server.has_ended());
+        let serves = !self.servers.iter().any(serve::Server::has_ended);
         (!serves).then_some("serve")
     }
 
@@ -273,10 +278,49 @@ impl Running {
     }
 }
 
-/// Starts the thread of one target.
+/// Serves on every address that is configured.
+fn start_servers(
+    config: ServeConfig,
+    targets: &[Served],
+    registry: Registry,
+    net: NetConfig,
+) -> Result<Vec<serve::Server>, StartError> {
+    let registry = Arc::new(registry);
+    let nudge = config.nudge.map(|nudge| NudgeConfig {
+        confirm: Some(confirm::confirmer(net)),
+        ..nudge
+    });
+    let first = match config.nudge_bind {
+        Some(_) => Routes::Observe,
+        None => Routes::All,
+    };
+    let mut servers = Vec::new();
+    for (bind, routes) in [(config.bind, first), (config.nudge_bind, Routes::Nudge)] {
+        let Some(bind) = bind else {
+            continue;
+        };
+        let shared = Shared {
+            targets: targets.to_vec(),
+            registry: registry.clone(),
+            routes,
+            nudge: nudge.clone().filter(|_| routes != Routes::Observe),
+            hosts: config.hosts.clone(),
+        };
+        let server = serve::start(bind, Arc::new(shared)).map_err(|error| advice(&error))?;
+        let address = server.local_addr();
+        match routes {
+            Routes::Nudge => info!(%address, "listening for nudges"),
+            Routes::All | Routes::Observe => info!(%address, "listening"),
+        }
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+/// Starts the thread of the target in the place `index` of all that are served.
 fn start_target(
     index: usize,
-    served: Served,
+    served: &[Served],
     settings: Arc<Target>,
     heartbeat: Arc<Heartbeat>,
     sender: &mpsc::Sender<(usize, Option<Ended>)>,
@@ -298,7 +342,8 @@ fn start_target(
         status,
         metrics,
         wake,
-    } = served;
+        ..
+    } = served[index].clone();
     let mut observers = Observers::default();
     let (counted, shown) = (metrics.clone(), status.clone());
     observers.add(metrics);
@@ -308,6 +353,10 @@ fn start_target(
         let files = Files::new(&settings.name, settings.files.clone());
         let files = Deferred::spawn("files", files).map_err(no_thread)?;
         observers.add_deferred(files);
+    }
+    if !settings.schedule.one_time {
+        let root = settings.layout.root.clone();
+        observers.add(Control::new(root, index, served.to_vec()));
     }
     if let Some(path) = &settings.status_file {
         let file = StatusFile::new(shown, path.clone());
@@ -385,7 +434,12 @@ fn add_hooks(
 }
 
 fn wakes_for(config: &Config) -> Vec<Arc<Wake>> {
-    config.targets.iter().map(|_| Wake::new()).collect()
+    let serve = config.serve.as_ref();
+    let allowance = serve.map_or_else(Allowance::unlimited, |serve| serve.allowance.clone());
+    let targets = config.targets.iter();
+    targets
+        .map(|_| Wake::with_allowance(allowance.clone()))
+        .collect()
 }
 
 fn target_span(target: &Target) -> Span {
@@ -424,6 +478,7 @@ mod tests {
 
     use super::*;
     use crate::serve::bind::Bind;
+    use crate::serve::hosts::AllowedHosts;
 
     /// A metric whose collection panics, on the thread that answers a scrape.
     #[derive(Debug)]
@@ -450,7 +505,7 @@ mod tests {
             }],
             ended,
             signals: Some(signals),
-            server: None,
+            servers: Vec::new(),
         };
         (sender, running)
     }
@@ -476,13 +531,15 @@ mod tests {
         registry.register_collector(Box::new(Panicking));
         let shared = Shared {
             targets: Vec::new(),
-            registry,
+            registry: Arc::new(registry),
+            routes: Routes::All,
             nudge: None,
+            hosts: AllowedHosts::default(),
         };
         let bind: Bind = "127.0.0.1:0".parse().unwrap();
         let server = serve::start(bind, Arc::new(shared)).unwrap();
         let mut client = TcpStream::connect(server.local_addr()).unwrap();
-        running.server = Some(server);
+        running.servers.push(server);
         assert_eq!(running.dead_thread(), None);
         client
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -2,6 +2,7 @@
 //!
 //! Nothing here imports another room.
 
+pub mod allowance;
 pub mod budget;
 pub mod commit;
 pub mod durations;

@@ -26,6 +26,7 @@ pub use serve::ServeFlags;
 pub use tree::{PublishOn, Share, TreeFlags};
 pub use volume::{Publish, VolumeFlags};
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
@@ -94,6 +95,62 @@ pub enum Command {
         #[arg(long, default_value = "2s", value_parser = values::duration, value_name = "DURATION")]
         timeout: Duration,
     },
+    /// Show the state of a running instance
+    ///
+    /// This command, and those below, ask the instance through a socket in its root. They need no
+    /// port, and the user that the instance runs as.
+    Status {
+        /// Which instance and target.
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the JSON document that /status serves
+        #[arg(long)]
+        json: bool,
+    },
+    /// Poll now
+    Nudge {
+        /// Which instance and target.
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Hold readers on a revision that is kept, until `unpin`
+    ///
+    /// Points readers at it at once and without the remote. The pin outlives restarts. Polls go on,
+    /// so that `status` shows what is upstream, but nothing else is published. See --keep for how
+    /// many revisions are there to go back to.
+    Pin {
+        /// A commit (4 digits or more), or previous: what readers saw before, or current
+        #[arg(value_name = "COMMIT|previous|current")]
+        to: String,
+        /// Which instance and target.
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Let readers follow the ref again
+    Unpin {
+        /// Which instance and target.
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Judge a rejected commit again
+    Recheck {
+        /// Which instance and target.
+        #[command(flatten)]
+        instance: Instance,
+    },
+}
+
+/// Which running instance a command is for.
+#[derive(Args, Debug)]
+pub struct Instance {
+    /// The --root of the instance
+    #[arg(long, env = "GVR_ROOT", value_name = "DIR")]
+    pub root: PathBuf,
+    /// The target by its --name
+    ///
+    /// Default: the target whose root it is; `status` shows all targets of the instance.
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
 }
 
 /// The flags of the main job, as typed: one struct per room, in the order that `--help` shows them.

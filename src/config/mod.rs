@@ -158,6 +158,26 @@ mod tests {
     }
 
     #[test]
+    fn nudges_need_a_secret_and_an_address() {
+        assert_refuses(
+            with_repo(&["--nudge-secret-file", "/s"]),
+            "--nudge-secret-file",
+        );
+        assert_refuses(with_repo(&["--nudge-bind", ":1"]), "--nudge-bind");
+        let topic = "arn:aws:sns:eu-central-1:1:git";
+        let with_topic = |topic, more: &[&str]| {
+            with_repo(&[&["--http-bind", ":0", "--nudge-sns-topic", topic], more].concat())
+        };
+        assert_refuses(with_topic(topic, &[]), "--nudge-sns-topic");
+        let secret = ["--nudge-secret-file", "a,b"];
+        assert_refuses(with_topic("git", &secret), "--nudge-sns-topic");
+        let serve = with_topic(topic, &secret).unwrap().serve.unwrap();
+        assert_eq!(serve.nudge.unwrap().secret_files.len(), 2);
+        let own = with_repo(&["--nudge-bind", ":1", "--nudge-token-file", "/t"]).unwrap();
+        assert!(own.serve.unwrap().bind.is_none());
+    }
+
+    #[test]
     fn only_a_signal_that_may_be_chosen_is_accepted() {
         assert_refuses(with_repo(&["--sync-on-signal", "KILL"]), "--sync-on-signal");
         let config = with_repo(&["--sync-on-signal", "usr1"]).unwrap();

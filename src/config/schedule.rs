@@ -1,10 +1,12 @@
 //! When to poll, and when to give up.
 
+use std::time::Duration;
+
 use crate::cli::ScheduleFlags;
 use crate::target::ScheduleConfig;
 
 /// Takes the flags about time and failures, with the defaults that depend on other flags.
-pub(super) fn schedule(flags: &ScheduleFlags) -> ScheduleConfig {
+pub(super) fn schedule(flags: &ScheduleFlags, nudge_wait: Duration) -> ScheduleConfig {
     let limit = |failures: i64| u64::try_from(failures).ok();
     ScheduleConfig {
         period: flags.period,
@@ -19,5 +21,6 @@ pub(super) fn schedule(flags: &ScheduleFlags) -> ScheduleConfig {
         },
         sync_timeout: flags.sync_timeout,
         stall_timeout: flags.stall_timeout,
+        nudge_wait,
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn target(flags: &Flags, from: &WorkingDirectory) -> Result<Target, C
         publish_on,
         keep: flags.volume.keep,
         stale_timeout: flags.volume.stale_timeout,
-        schedule: schedule(&flags.schedule),
+        schedule: schedule(&flags.schedule, flags.serve.nudge_wait),
         max_staleness: flags.serve.max_staleness,
         files: notify::files(&flags.notify, &layout.root),
         status_file: notify::status_file(&flags.notify, &layout.root),

@@ -16,6 +16,13 @@ pub enum Event {
     Started,
     /// A sync cycle begins.
     Attempt,
+    /// The remote answered: the ref is on this commit.
+    Polled {
+        /// The commit.
+        commit: Commit,
+        /// The full name of the ref.
+        reference: String,
+    },
     /// The loop found a complete tree that an earlier process published.
     Found(Found),
     /// A sync cycle ended, however it ended. The event that says how follows.
@@ -52,6 +59,17 @@ pub enum Event {
         /// The commit that readers see.
         commit: Commit,
     },
+    /// Readers are held on a commit, whatever the remote has.
+    Pinned {
+        /// The commit.
+        commit: Commit,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// Readers follow the ref again.
+    Unpinned,
+    /// The volume is open, and its lock is held.
+    Opened,
     /// Housekeeping ended.
     Pruned(Pruned),
     /// Housekeeping failed. It does not count as a failed cycle.

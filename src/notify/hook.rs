@@ -305,6 +305,10 @@ impl Shared {
                 return;
             }
             Event::Started
+            | Event::Opened
+            | Event::Polled { .. }
+            | Event::Pinned { .. }
+            | Event::Unpinned
             | Event::Attempt
             | Event::Finished(_)
             | Event::Checked(_)

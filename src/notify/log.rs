@@ -28,7 +28,9 @@ impl Observer for Log {
     fn observe(&mut self, event: &Event) {
         match event {
             Event::Started
+            | Event::Opened
             | Event::Attempt
+            | Event::Polled { .. }
             | Event::Finished(_)
             | Event::Unchanged
             | Event::Pruned(_)
@@ -70,6 +72,10 @@ impl Observer for Log {
                 damage = printable(what),
                 "a published tree was altered; it will be built anew"
             ),
+            Event::Pinned { commit, .. } => {
+                info!(%commit, "pinned: readers are held on this commit until `unpin`");
+            }
+            Event::Unpinned => info!("unpinned: readers follow the ref again"),
             Event::Restored { commit } => info!(%commit, "the link is back on a sound tree"),
             Event::HousekeepingFailed(failure) => warn!(
                 stage = failure.stage.as_str(),

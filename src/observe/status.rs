@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::base::commit::Commit;
 use crate::base::heartbeat::Heartbeat;
 use crate::base::text::excerpt;
 use crate::notify::event::{Rejection, ShownCommit};
@@ -75,6 +76,10 @@ pub struct Snapshot {
     pub health: Health,
     /// The commit that the link shows.
     pub commit: Option<CommitShown>,
+    /// The commit that the ref was on at the last poll.
+    pub upstream: Option<String>,
+    /// What readers are held on; nothing while they follow the ref.
+    pub pinned: Option<PinShown>,
     /// When the link was flipped to it.
     pub published_at: Option<String>,
     /// When the last cycle began.
@@ -119,6 +124,15 @@ pub struct CommitShown {
     pub time: String,
 }
 
+/// A pin in a [`Snapshot`].
+#[derive(Clone, Debug, Serialize)]
+pub struct PinShown {
+    /// The full id of the commit.
+    pub commit: String,
+    /// Since when.
+    pub since: String,
+}
+
 /// A failure in a [`Snapshot`].
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorShown {
@@ -137,6 +151,9 @@ pub struct ErrorShown {
 #[derive(Debug)]
 struct State {
     commit: Option<CommitShown>,
+    /// What the last poll found: the commit, and the full name of the ref.
+    upstream: Option<(Commit, String)>,
+    pinned: Option<PinShown>,
     published_at: Option<SystemTime>,
     last_attempt: Option<SystemTime>,
     last_success: Option<SystemTime>,
@@ -159,6 +176,8 @@ impl TargetStatus {
     ) -> Self {
         let state = State {
             commit: None,
+            upstream: None,
+            pinned: None,
             published_at: None,
             last_attempt: None,
             last_success: None,
@@ -185,6 +204,12 @@ impl TargetStatus {
         &self.shared.identity.target
     }
 
+    /// The full name of the ref that the last poll found.
+    pub fn polled_ref(&self) -> Option<String> {
+        let state = self.state();
+        state.upstream.as_ref().map(|(_, name)| name.clone())
+    }
+
     /// The answers for probes as of now.
     pub fn health(&self) -> Health {
         self.health_at(Instant::now())
@@ -202,6 +227,8 @@ impl TargetStatus {
             identity: self.shared.identity.clone(),
             health: self.health_of(&state, Instant::now()),
             commit: state.commit.clone(),
+            upstream: state.upstream.as_ref().map(|(id, _)| id.to_string()),
+            pinned: state.pinned.clone(),
             published_at: state.published_at.map(rfc3339),
             last_attempt: state.last_attempt.map(rfc3339),
             last_success: state.last_success.map(rfc3339),
@@ -242,6 +269,16 @@ impl Observer for TargetStatus {
                 state.last_attempt = Some(SystemTime::now());
                 state.next_poll = None;
             }
+            Event::Polled { commit, reference } => {
+                state.upstream = Some((*commit, reference.clone()));
+            }
+            Event::Pinned { commit, since } => {
+                state.pinned = Some(PinShown {
+                    commit: commit.to_string(),
+                    since: rfc3339(*since),
+                });
+            }
+            Event::Unpinned => state.pinned = None,
             Event::Found(found) => state.shows(&found.commit, found.since),
             Event::Published(published) => {
                 state.shows(&published.to, published.at);
@@ -275,6 +312,7 @@ impl Observer for TargetStatus {
                 state.next_poll = SystemTime::now().checked_add(*next_poll);
             }
             Event::Started
+            | Event::Opened
             | Event::Finished(_)
             | Event::Checked(_)
             | Event::Stale { .. }

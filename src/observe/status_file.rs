@@ -52,10 +52,14 @@ impl Observer for StatusFile {
             | Event::Published(_)
             | Event::Rejected(_)
             | Event::Failed(_)
+            | Event::Pinned { .. }
+            | Event::Unpinned
             | Event::Pruned(_)
             | Event::Waiting { .. }
             | Event::Stopped => self.write(),
             Event::Attempt
+            | Event::Opened
+            | Event::Polled { .. }
             | Event::Finished(_)
             | Event::Unchanged
             | Event::Checked(_)

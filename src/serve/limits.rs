@@ -18,6 +18,42 @@ pub const MAX_HEADERS: usize = 64;
 /// Bytes of body, where a route takes one.
 pub const MAX_BODY: u64 = 1 << 20;
 
+/// Bytes of body of a webhook: GitHub sends up to 25 MB.
+pub const MAX_WEBHOOK_BODY: u64 = 25 << 20;
+
+/// The headers, in lower case, that webhooks are told apart and authenticated by.
+const CAPTURED: [&str; 29] = [
+    "content-type",
+    "host",
+    "idempotency-key",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "x-amz-sns-message-id",
+    "x-amz-sns-message-type",
+    "x-event-key",
+    "x-forgejo-delivery",
+    "x-forgejo-event",
+    "x-forgejo-signature",
+    "x-gitea-delivery",
+    "x-gitea-event",
+    "x-gitea-signature",
+    "x-github-delivery",
+    "x-github-event",
+    "x-gitlab-event",
+    "x-gitlab-event-uuid",
+    "x-gitlab-token",
+    "x-gogs-delivery",
+    "x-gogs-event",
+    "x-gogs-signature",
+    "x-hook-uuid",
+    "x-hub-signature",
+    "x-hub-signature-256",
+    "x-request-id",
+    "x-request-uuid",
+    "x-signature",
+];
+
 /// How long a client may take to send its request, body included.
 pub const SEND_WITHIN: Duration = Duration::from_secs(10);
 
@@ -37,12 +73,40 @@ pub struct Head {
     pub path: String,
     /// What follows the first `?` of the target, without fragment; as sent, not decoded.
     pub query: String,
-    /// Bytes of body that follow.
-    pub body: u64,
+    /// How the body that follows is framed.
+    pub body: Framing,
     /// The client waits for "100 Continue" before it sends the body.
     pub expects_continue: bool,
     /// The Authorization header.
     pub authorization: Option<Secret>,
+    /// Other headers that matter, by their names in lower case, in the order in which they came.
+    /// They may hold secrets.
+    named: Vec<(&'static str, Secret)>,
+}
+
+/// How long a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; 0 without a body.
+    Length(u64),
+    /// It says so itself.
+    Chunked,
+}
+
+impl Head {
+    /// The value of the first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// The values of all headers of this name. Only a fixed list of names is known.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        debug_assert!(CAPTURED.contains(&name), "{name} is not captured");
+        self.named
+            .iter()
+            .filter(move |(known, _)| *known == name)
+            .map(|(_, value)| value.expose())
+    }
 }
 
 /// A request method.
@@ -67,8 +131,12 @@ pub enum Refusal {
     TooSlow,
     /// 411
     LengthRequired,
-    /// 413
-    BodyTooLarge,
+    /// 413, with the bytes that are allowed
+    BodyTooLarge(u64),
+    /// 421
+    WrongHost,
+    /// 429
+    TooManyFailures,
     /// 431
     HeadTooLarge,
     /// 501
@@ -115,12 +183,13 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
         },
         path: path(target).to_owned(),
         query: query(target).to_owned(),
-        body: body_length(request.headers)?,
+        body: framing(request.headers)?,
         expects_continue: value("expect")
             .is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue")),
         authorization: value("authorization")
             .and_then(|value| std::str::from_utf8(value).ok())
             .map(Secret::received),
+        named: request.headers.iter().filter_map(captured).collect(),
     };
     Ok(Some((head, length)))
 }
@@ -142,9 +211,18 @@ fn query(target: &str) -> &str {
     target.split_once('?').map_or("", |(_, query)| query)
 }
 
+/// A header that matters, if its value is text.
+fn captured(header: &httparse::Header<'_>) -> Option<(&'static str, Secret)> {
+    let name = CAPTURED
+        .iter()
+        .find(|name| header.name.eq_ignore_ascii_case(name))?;
+    let value = std::str::from_utf8(header.value).ok()?;
+    Some((name, Secret::received(value)))
+}
+
 /// The length that Content-Length announces. A length that is in doubt is refused, as whoever
 /// stands in front of us may read it otherwise (RFC 9112, section 6.3).
-fn body_length(headers: &[httparse::Header<'_>]) -> Result<u64, Refusal> {
+fn framing(headers: &[httparse::Header<'_>]) -> Result<Framing, Refusal> {
     let mut length = None;
     let mut coding = None;
     for header in headers {
@@ -159,11 +237,9 @@ fn body_length(headers: &[httparse::Header<'_>]) -> Result<u64, Refusal> {
         }
     }
     match (coding, length) {
-        (None, length) => Ok(length.unwrap_or(0)),
+        (None, length) => Ok(Framing::Length(length.unwrap_or(0))),
         (Some(_), Some(_)) => Err(Refusal::Bad("both Content-Length and Transfer-Encoding")),
-        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
-            Err(Refusal::LengthRequired)
-        }
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
         (Some(_), None) => Err(Refusal::UnknownCoding),
     }
 }
@@ -186,7 +262,9 @@ impl Refusal {
             Self::Bad(_) => 400,
             Self::TooSlow => 408,
             Self::LengthRequired => 411,
-            Self::BodyTooLarge => 413,
+            Self::BodyTooLarge(_) => 413,
+            Self::WrongHost => 421,
+            Self::TooManyFailures => 429,
             Self::HeadTooLarge => 431,
             Self::UnknownCoding => 501,
         }
@@ -199,7 +277,9 @@ impl std::fmt::Display for Refusal {
             Self::Bad(why) => f.write_str(why),
             Self::TooSlow => write!(f, "not sent within {} s", SEND_WITHIN.as_secs()),
             Self::LengthRequired => f.write_str("send a Content-Length instead of chunks"),
-            Self::BodyTooLarge => write!(f, "more than {MAX_BODY} bytes of body"),
+            Self::BodyTooLarge(limit) => write!(f, "more than {limit} bytes of body"),
+            Self::WrongHost => f.write_str("this host name is not one of --http-allowed-host"),
+            Self::TooManyFailures => f.write_str("too many failures to authenticate: try later"),
             Self::HeadTooLarge => write!(
                 f,
                 "more than {MAX_HEAD} bytes or {MAX_HEADERS} headers before the body"
@@ -230,7 +310,10 @@ mod tests {
         }
         let (parsed, length) = parsed(&format!("{head}body")).unwrap().unwrap();
         assert_eq!(length, head.len());
-        assert_eq!((parsed.method, parsed.body), (Method::Post, 12));
+        assert_eq!(
+            (parsed.method, parsed.body),
+            (Method::Post, Framing::Length(12))
+        );
         assert_eq!((&*parsed.path, &*parsed.query), ("/nudge", "now"));
         assert!(parsed.expects_continue);
         assert_eq!(parsed.authorization, Some(Secret::new("Bearer t")));
@@ -291,9 +374,22 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_webhooks_are_kept_with_their_repetitions() {
+        let head = "POST /webhook HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: one\r\n\
+                    x-hub-signature-256: s3cret\r\nX-Other: three\r\n\
+                    Transfer-Encoding: CHUNKED\r\n\r\n";
+        let (head, _) = parsed(head).unwrap().unwrap();
+        let signatures: Vec<_> = head.all("x-hub-signature-256").collect();
+        assert_eq!(signatures, ["one", "s3cret"]);
+        assert_eq!(head.header("host"), Some("x"));
+        assert_eq!(head.header("x-github-event"), None);
+        assert_eq!(head.body, Framing::Chunked);
+        assert!(!format!("{head:?}").contains("s3cret"));
+    }
+
+    #[test]
     fn a_length_in_doubt_is_refused() {
         for (headers, expected) in [
-            ("Transfer-Encoding: chunked", 411),
             ("Transfer-Encoding: gzip", 501),
             ("Transfer-Encoding: chunked\r\nContent-Length: 1", 400),
             ("Content-Length: 1\r\nContent-Length: 2", 400),

@@ -15,9 +15,12 @@
 
 pub mod bind;
 mod connection;
+mod guesses;
+pub mod hosts;
 pub mod limits;
 pub mod nudge;
 pub mod routes;
+pub mod webhooks;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -34,8 +37,10 @@ use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::wake::Wake;
 use crate::observe::metrics::TargetMetrics;
 use crate::observe::status::TargetStatus;
+use crate::remote::RefName;
 use bind::Bind;
 use connection::{Connection, Context, Next, Rank};
+use hosts::AllowedHosts;
 use limits::{MAX_CONNECTIONS, MAX_HEAD};
 use nudge::{Gate, NudgeConfig};
 
@@ -50,9 +55,24 @@ pub struct Shared {
     /// The targets of this process, in the order in which they were configured.
     pub targets: Vec<Served>,
     /// Every series.
-    pub registry: Registry,
-    /// Who may nudge; `None` hides the route.
+    pub registry: Arc<Registry>,
+    /// Which routes there are.
+    pub routes: Routes,
+    /// Who may nudge; `None` hides the routes for that.
     pub nudge: Option<NudgeConfig>,
+    /// Host names that may be asked for.
+    pub hosts: AllowedHosts,
+}
+
+/// Which routes a port serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// Every one.
+    All,
+    /// Those that only tell.
+    Observe,
+    /// Those that ask for a poll.
+    Nudge,
 }
 
 /// One target as the routes see it.
@@ -64,6 +84,8 @@ pub struct Served {
     pub metrics: TargetMetrics,
     /// Ends the wait for the next poll.
     pub wake: Arc<Wake>,
+    /// The ref to follow: a push to another one is not worth a poll.
+    pub reference: RefName,
 }
 
 /// A running server; dropping it ends it, with all its connections.
@@ -79,6 +101,7 @@ pub struct Server {
 /// # Errors
 /// Stage `start`: when the address cannot be listened on, or the thread cannot be started.
 pub fn start(bind: Bind, shared: Arc<Shared>) -> Result<Server, SyncError> {
+    let routes = shared.routes;
     let listen = || {
         let listener = bind.listen()?;
         let address = listener.local_addr()?;
@@ -106,10 +129,14 @@ pub fn start(bind: Bind, shared: Arc<Shared>) -> Result<Server, SyncError> {
         })
     };
     listen().map_err(|error: io::Error| {
+        let flag = match routes {
+            Routes::Nudge => "--nudge-bind",
+            Routes::All | Routes::Observe => "--http-bind",
+        };
         let hint = match error.kind() {
-            ErrorKind::AddrInUse => "stop what listens there, or choose another --http-bind",
-            ErrorKind::PermissionDenied => "choose a port above 1023 for --http-bind",
-            _ => "choose another --http-bind",
+            ErrorKind::AddrInUse => format!("stop what listens there, or choose another {flag}"),
+            ErrorKind::PermissionDenied => format!("choose a port above 1023 for {flag}"),
+            _ => format!("choose another {flag}"),
         };
         SyncError::new(
             Stage::Start,
@@ -167,8 +194,13 @@ impl Listener {
         let mut scratch = Box::new([0; MAX_HEAD]);
         loop {
             let now = Instant::now();
+            let mut context = Context {
+                shared: &self.shared,
+                gate: &mut self.gate,
+                scratch: &mut scratch,
+            };
             self.connections.retain_mut(|connection| {
-                now < connection.deadline() || connection.expire() == Next::Wait
+                now < connection.deadline() || connection.expire(&mut context) == Next::Wait
             });
             if let Some(gate) = &mut self.gate {
                 gate.release(now);
@@ -185,7 +217,7 @@ impl Listener {
             let mut each = ready.clients.iter();
             self.connections.retain_mut(|connection| {
                 let ready = each.next().is_some_and(|ready| *ready);
-                !ready || connection.advance(&mut context) == Next::Wait
+                !ready || connection.ready(&mut context) == Next::Wait
             });
             if ready.listener {
                 self.accept(&mut scratch);
@@ -238,8 +270,8 @@ impl Listener {
             if self.connections.len() >= MAX_CONNECTIONS && !self.evict(now) {
                 return;
             }
-            let socket = match self.listener.accept() {
-                Ok((socket, _)) => socket,
+            let (socket, address) = match self.listener.accept() {
+                Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // A client that is gone again, or one that a firewall forbids (accept(2)).
                 Err(error) if !out_of_resources(&error) => continue,
@@ -252,7 +284,7 @@ impl Listener {
             if socket.set_nonblocking(true).is_err() {
                 continue;
             }
-            let mut connection = Connection::new(socket, now);
+            let mut connection = Connection::new(socket, address.ip(), now);
             let mut context = Context {
                 shared: &self.shared,
                 gate: &mut self.gate,
@@ -269,7 +301,7 @@ impl Listener {
     fn evict(&mut self, now: Instant) -> bool {
         let spared_until = |connection: &Connection| match connection.rank() {
             Rank::Done => now,
-            Rank::Incomplete | Rank::Owed => connection.accepted() + TENURE,
+            Rank::Delayed | Rank::Incomplete | Rank::Owed => connection.accepted() + TENURE,
         };
         let least = self
             .connections

@@ -1,19 +1,19 @@
 //! What each path answers. The whole list is [`ROUTES`]; all else is 404.
 //!
-//! This module does not read requests or write answers to sockets, and `POST /nudge` beyond its
-//! place in the list is the business of [`nudge`](super::nudge).
+//! This module does not read requests or write answers to sockets, and `POST /nudge` and `POST /webhook`
+//! beyond their places in the list are the business of [`nudge`](super::nudge).
 
 use serde::Serialize;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-use super::Shared;
-use super::limits::{Head, Method, Refusal};
+use super::limits::{Framing, Head, MAX_BODY, MAX_WEBHOOK_BODY, Method, Refusal};
+use super::{Routes, Served, Shared};
 use crate::base::text::printable;
 use crate::observe::metrics;
 use crate::observe::status::{Health, Snapshot};
 
 /// Every path that is served, with the methods it takes and what it is for.
-pub const ROUTES: [(&str, &str, &str); 5] = [
+pub const ROUTES: [(&str, &str, &str); 6] = [
     (
         "/livez",
         "GET, HEAD",
@@ -29,12 +29,18 @@ pub const ROUTES: [(&str, &str, &str); 5] = [
     (
         NUDGE,
         "POST",
-        "poll now; needs the bearer token, and is 404 while none is configured; ?target=NAME names one target",
+        "poll now; needs a bearer token or a signature, and is 404 while no secret is configured; ?target=NAME names one target",
+    ),
+    (
+        WEBHOOK,
+        "POST",
+        "poll now if a git host says that the ref was pushed; needs its signature or secret, and is 404 while none is configured; ?target=NAME names one target",
     ),
 ];
 
-/// The one path that takes a body.
-pub(super) const NUDGE: &str = "/nudge";
+/// The paths that take a body.
+const NUDGE: &str = "/nudge";
+const WEBHOOK: &str = "/webhook";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -53,29 +59,58 @@ pub(super) enum Route {
     /// Send this.
     Answer(Reply),
     /// Ask the gate for nudges.
+    Nudge(Door),
+}
+
+/// Where a request to poll came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// `/nudge`
     Nudge,
+    /// `/webhook`
+    Webhook,
 }
 
 /// The document at `/status`.
-#[derive(Serialize)]
-struct Status {
+#[derive(Debug, Serialize)]
+pub struct Status {
     targets: Vec<Snapshot>,
 }
 
 /// Finds the answer to a request.
 pub(super) fn route(head: &Head, shared: &Shared) -> Route {
     let known = ROUTES.iter().find(|(path, ..)| *path == head.path);
-    let hidden = |path: &str| path == NUDGE && shared.nudge.is_none();
-    let Some((path, allowed, _)) = known.filter(|(path, ..)| !hidden(path)) else {
+    let served = |door: Option<Door>| match (shared.routes, door) {
+        (Routes::Observe, Some(_)) | (Routes::Nudge, None) => false,
+        (_, None) => true,
+        (_, Some(Door::Nudge)) => shared.nudge.is_some(),
+        (_, Some(Door::Webhook)) => {
+            let config = shared.nudge.as_ref();
+            config.is_some_and(|config| !config.secret_files.is_empty())
+        }
+    };
+    let door = door(&head.path);
+    // Nudges prove who sends them, whatever name the sender has for this host.
+    if door.is_none() && !shared.hosts.allow(head.header("host")) {
+        return Route::Answer(Refusal::WrongHost.into());
+    }
+    // Only webhooks come in chunks.
+    if head.body == Framing::Chunked && door != Some(Door::Webhook) {
+        return Route::Answer(Refusal::LengthRequired.into());
+    }
+    let Some((path, allowed, _)) = known.filter(|_| served(door)) else {
         return Route::Answer(Reply::not_found());
     };
     let takes = match head.method {
-        Method::Get | Method::Head => *path != NUDGE,
-        Method::Post => *path == NUDGE,
+        Method::Get | Method::Head => door.is_none(),
+        Method::Post => door.is_some(),
         Method::Other => false,
     };
     if !takes {
         return Route::Answer(Reply::text(405, "method not allowed").with("Allow", allowed));
+    }
+    if let Some(door) = door {
+        return Route::Nudge(door);
     }
     Route::Answer(match *path {
         "/livez" => probe(shared, |health| {
@@ -90,9 +125,26 @@ pub(super) fn route(head: &Head, shared: &Shared) -> Route {
         }),
         "/metrics" => scrape(shared),
         "/status" => status(shared),
-        NUDGE => return Route::Nudge,
         _ => Reply::not_found(),
     })
+}
+
+impl Door {
+    /// Bytes of body that may come.
+    pub(super) fn limit(self) -> u64 {
+        match self {
+            Self::Nudge => MAX_BODY,
+            Self::Webhook => MAX_WEBHOOK_BODY,
+        }
+    }
+}
+
+fn door(path: &str) -> Option<Door> {
+    match path {
+        NUDGE => Some(Door::Nudge),
+        WEBHOOK => Some(Door::Webhook),
+        _ => None,
+    }
 }
 
 impl Reply {
@@ -146,7 +198,11 @@ impl Reply {
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
-        Self::text(refusal.status(), &refusal.to_string())
+        let reply = Self::text(refusal.status(), &refusal.to_string());
+        match refusal {
+            Refusal::TooManyFailures => reply.with("Retry-After", "60"),
+            _ => reply,
+        }
     }
 }
 
@@ -188,15 +244,10 @@ fn scrape(shared: &Shared) -> Reply {
 }
 
 fn status(shared: &Shared) -> Reply {
-    let status = Status {
-        targets: shared
-            .targets
-            .iter()
-            .map(|target| target.status.snapshot())
-            .collect(),
-    };
-    match serde_json::to_vec_pretty(&status) {
-        Ok(mut body) => {
+    let document = status_document(&shared.targets, None).ok();
+    // Not by way of a `Value`, which would sort the keys.
+    match document.and_then(|document| serde_json::to_vec_pretty(&document).ok()) {
+        Some(mut body) => {
             body.push(b'\n');
             Reply {
                 status: 200,
@@ -205,6 +256,24 @@ fn status(shared: &Shared) -> Reply {
                 body,
             }
         }
-        Err(_) => Reply::text(500, "the status cannot be formatted"),
+        None => Reply::text(500, "the status cannot be formatted"),
     }
+}
+
+/// The document at `/status`: of every target, or of the one with this name.
+///
+/// # Errors
+/// When no target has this name; for people.
+pub fn status_document(targets: &[Served], name: Option<&str>) -> Result<Status, String> {
+    let status = Status {
+        targets: targets
+            .iter()
+            .filter(|target| name.is_none_or(|name| target.status.target() == name))
+            .map(|target| target.status.snapshot())
+            .collect(),
+    };
+    if status.targets.is_empty() && name.is_some() {
+        return Err("no target has this name".to_owned());
+    }
+    Ok(status)
 }

@@ -42,6 +42,8 @@ pub struct Syncer {
     pub(super) irrelevant: Option<(Commit, u64)>,
     /// When the bytes on the volume were counted last.
     pub(super) measured: Option<Instant>,
+    /// The commit that the last poll found.
+    pub(super) tip: Option<Commit>,
 }
 
 /// How a cycle that did not fail ended.
@@ -73,6 +75,7 @@ impl Syncer {
             trees: None,
             irrelevant: None,
             measured: None,
+            tip: None,
         })
     }
 
@@ -113,6 +116,11 @@ impl Syncer {
         }
         self.trees = Some(trees);
         Ok(())
+    }
+
+    /// Whether the volume is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.trees.is_some()
     }
 
     /// The published tree, if it is sound: its commit, its place and its manifest.
@@ -161,6 +169,9 @@ impl Syncer {
 
     /// The steps of a cycle, in the one order that keeps the promise to readers.
     fn attempt(&mut self, context: &mut Context<'_>) -> Result<Outcome, SyncError> {
+        if let Some(pin) = self.opened()?.volume.pin()? {
+            return self.stay_pinned(pin, context);
+        }
         let observed = self.relink(context)?;
         let tip = self.poll(context)?;
         match self.decide(&tip, &observed, context)? {
@@ -209,7 +220,7 @@ impl Syncer {
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Result<Advertised, SyncError> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Result<Advertised, SyncError> {
         let tip = context
             .time(Stage::Poll, |context| {
                 self.remote.tip(&self.settings.reference, context.budget)
@@ -220,7 +231,14 @@ impl Syncer {
                 _ => error,
             })?;
         match tip {
-            Tip::At(tip) => Ok(tip),
+            Tip::At(tip) => {
+                self.tip = Some(tip.commit);
+                context.emit(&Event::Polled {
+                    commit: tip.commit,
+                    reference: tip.name.clone(),
+                });
+                Ok(tip)
+            }
             Tip::Missing { empty } => Err(missing(&self.settings, empty)),
         }
     }
@@ -251,7 +269,7 @@ impl Syncer {
         }
     }
 
-    fn build_and_publish(
+    pub(super) fn build_and_publish(
         &mut self,
         tip: &Advertised,
         observed: &Observed,
@@ -304,7 +322,7 @@ impl Syncer {
         }
     }
 
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         tip: &Advertised,
         observed: &Observed,

@@ -2,6 +2,7 @@
 
 use crate::base::commit::Commit;
 use crate::base::error::Remedy;
+use crate::base::wake::PinChange;
 use crate::volume::Verdict;
 
 /// How often a cycle polls again because the remote moved between its poll and its fetch.
@@ -59,6 +60,33 @@ pub(super) enum Action {
     Build,
 }
 
+/// What keeps readers on a pinned revision.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// They see it.
+    Stay,
+    /// Flip the link to this revision.
+    Flip(u64),
+    /// No sound tree of the commit is left: build it anew.
+    Build,
+}
+
+/// Why nothing can be pinned.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotPinned {
+    /// No accepted, sound tree of such a commit is on the volume.
+    NoSuch,
+    /// The text is the beginning of more than one of their commits.
+    Ambiguous,
+    /// The text cannot be the beginning of a commit, or is too short.
+    NoCommit,
+    /// Readers see no tree, or saw none before it.
+    Nothing,
+}
+
+/// The shortest beginning of a commit that may be given, as git has it.
+const SHORTEST_PREFIX: usize = 4;
+
 /// What to do after a failure within the same cycle.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
@@ -78,6 +106,13 @@ pub(super) struct Tries {
     polls: usize,
     rebuilt: bool,
     made_room: bool,
+}
+
+impl Candidate<'_> {
+    /// Whether readers may be given it: accepted, and not damaged.
+    pub fn may_be_shown(&self) -> bool {
+        self.sound && *self.verdict == Verdict::Accepted
+    }
 }
 
 impl<'a> Facts<'a> {
@@ -116,6 +151,66 @@ pub(super) fn decide(tip: Commit, facts: &Facts<'_>) -> Action {
             Verdict::Rejected(_) => Action::Reject(found.n),
         },
     }
+}
+
+/// Chooses what keeps readers on a pinned revision, whatever the remote has and whatever settings
+/// the tree was built with.
+pub(super) fn hold(n: u64, commit: Commit, facts: &Facts<'_>) -> Hold {
+    let live = facts.good_live();
+    if live.is_some_and(|live| live.n == n && live.commit == commit) {
+        return Hold::Stay;
+    }
+    let fits = |candidate: &&Candidate<'_>| {
+        let stays = !(facts.misplaced && facts.live == Some(candidate.n));
+        candidate.may_be_shown() && stays && candidate.commit == commit
+    };
+    if facts.find(n).as_ref().is_some_and(fits) {
+        return Hold::Flip(n);
+    }
+    if live.is_some_and(|live| live.commit == commit) {
+        return Hold::Stay;
+    }
+    match facts.candidates.iter().filter(fits).max_by_key(|c| c.n) {
+        Some(found) => Hold::Flip(found.n),
+        None => Hold::Build,
+    }
+}
+
+/// Chooses the revision to hold readers on. `previous` is the one that they saw before the live one.
+pub(super) fn choose_pin(
+    change: &PinChange,
+    previous: Option<u64>,
+    facts: &Facts<'_>,
+) -> Result<u64, NotPinned> {
+    let usable = |candidate: &&Candidate<'_>| candidate.may_be_shown();
+    let prefix = match change {
+        PinChange::Commit(prefix) => prefix.to_ascii_lowercase(),
+        PinChange::Previous => return previous.ok_or(NotPinned::Nothing),
+        PinChange::Current | PinChange::Unpin => {
+            let live = facts.good_live().filter(usable);
+            return live.map(|live| live.n).ok_or(NotPinned::Nothing);
+        }
+    };
+    let is_hex = prefix.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_hex || !(SHORTEST_PREFIX..=40).contains(&prefix.len()) {
+        return Err(NotPinned::NoCommit);
+    }
+    let found: Vec<_> = facts
+        .candidates
+        .iter()
+        .filter(usable)
+        .filter(|candidate| candidate.commit.to_string().starts_with(&prefix))
+        .collect();
+    let newest = found.iter().max_by_key(|candidate| candidate.n);
+    let newest = newest.ok_or(NotPinned::NoSuch)?;
+    if found.iter().any(|other| other.commit != newest.commit) {
+        return Err(NotPinned::Ambiguous);
+    }
+    // What readers see already needs no flip.
+    let live = found
+        .iter()
+        .find(|candidate| facts.live == Some(candidate.n));
+    Ok(live.unwrap_or(newest).n)
 }
 
 /// Chooses the tree that a lost or damaged link is pointed at before the poll, so that readers have
@@ -368,5 +463,66 @@ mod tests {
         ] {
             assert_eq!(repeat(remedy, &mut tries, true), expected, "{remedy:?}");
         }
+    }
+
+    #[test]
+    fn readers_are_held_on_the_pinned_revision_whatever_its_settings() {
+        let other = Candidate {
+            settings: "t",
+            ..candidate(1, 'a')
+        };
+        let trees = [other, candidate(2, 'b'), candidate(3, 'a')];
+        let held = |n, digit, live| hold(n, commit(digit), &facts(&trees, live));
+        assert_eq!(held(1, 'a', Some(1)), Hold::Stay);
+        assert_eq!(held(1, 'a', Some(2)), Hold::Flip(1));
+        assert_eq!(held(1, 'a', None), Hold::Flip(1));
+        // The chosen revision is gone, and another one of the commit is there.
+        assert_eq!(held(9, 'a', Some(2)), Hold::Flip(3));
+        assert_eq!(held(9, 'a', Some(1)), Hold::Stay);
+        assert_eq!(held(9, 'c', Some(1)), Hold::Build);
+        // A number that names another commit counts for nothing.
+        assert_eq!(held(2, 'a', Some(2)), Hold::Flip(3));
+    }
+
+    #[test]
+    fn a_pin_never_leads_to_a_damaged_or_rejected_tree() {
+        let trees = [
+            Candidate {
+                sound: false,
+                ..candidate(1, 'a')
+            },
+            Candidate {
+                verdict: &REJECTED,
+                ..candidate(2, 'a')
+            },
+        ];
+        let facts = facts(&trees, Some(1));
+        assert_eq!(hold(1, commit('a'), &facts), Hold::Build);
+        assert_eq!(hold(2, commit('a'), &facts), Hold::Build);
+        let pin = PinChange::Commit("aaaa".to_owned());
+        assert_eq!(choose_pin(&pin, None, &facts), Err(NotPinned::NoSuch));
+        assert_eq!(
+            choose_pin(&PinChange::Current, None, &facts),
+            Err(NotPinned::Nothing)
+        );
+    }
+
+    #[test]
+    fn a_commit_is_pinned_by_its_beginning() {
+        let trees = [candidate(1, 'a'), candidate(2, 'a'), candidate(3, 'b')];
+        let facts = facts(&trees, Some(3));
+        let pin = |text: &str| choose_pin(&PinChange::Commit(text.to_owned()), Some(2), &facts);
+        assert_eq!(pin("AAAA"), Ok(2));
+        assert_eq!(pin(&"b".repeat(40)), Ok(3));
+        assert_eq!(pin("cccc"), Err(NotPinned::NoSuch));
+        for bad in ["", "aaa", "main", &"a".repeat(41)] {
+            assert_eq!(pin(bad), Err(NotPinned::NoCommit), "{bad}");
+        }
+        assert_eq!(choose_pin(&PinChange::Previous, Some(2), &facts), Ok(2));
+        assert_eq!(
+            choose_pin(&PinChange::Previous, None, &facts),
+            Err(NotPinned::Nothing)
+        );
+        assert_eq!(choose_pin(&PinChange::Current, None, &facts), Ok(3));
     }
 }

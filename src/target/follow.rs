@@ -17,9 +17,10 @@ use super::settings::{ScheduleConfig, Target};
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::heartbeat::Heartbeat;
-use crate::base::wake::{Wake, Woken};
-use crate::notify::event::{AfterFailure, Failure, Found, Outcome, Pruned, Rejection};
+use crate::base::wake::{PinAnswer, PinChange, Wake, Woken};
+use crate::notify::event::{AfterFailure, Failure, Found, Outcome, Pruned, Published, Rejection};
 use crate::notify::{Event, Observers};
+use crate::volume::Pin;
 
 /// How long housekeeping may take at a time.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -56,6 +57,10 @@ pub struct Follower {
     housekeeping_due: Option<Instant>,
     /// Until when the remote asked not to be asked again.
     embargo: Option<Instant>,
+    /// What readers are held on, as the observers were told.
+    pinned: Option<Pin>,
+    /// Whether the observers were told that the volume is open.
+    opened: bool,
     /// When the last success was, or the start.
     fresh_since: Instant,
     /// Whether the observers know that this is too long ago.
@@ -79,9 +84,11 @@ impl Follower {
             observers,
             failures: 0,
             published: false,
-            follow_up: FollowUp::none(),
+            follow_up: FollowUp::default(),
             housekeeping_due: None,
             embargo: None,
+            pinned: None,
+            opened: false,
             fresh_since: Instant::now(),
             told_stale: false,
         }
@@ -131,6 +138,8 @@ impl Follower {
                     return Ended::Done;
                 }
                 Ok(()) => schedule::after_success(self.schedule(), fastrand::f64()),
+                // A change of the pin cancelled the cycle: begin again after it.
+                Err(error) if error.is_cancelled() => Duration::ZERO,
                 Err(error) => match self.after_failure(error) {
                     Ok(delay) => delay,
                     Err(ended) => return ended,
@@ -162,6 +171,10 @@ impl Follower {
         let mut context = Context::new(&settings, &budget, &mut self.observers);
         context.recheck = self.wake.take_recheck();
         let opened = self.syncer.open(&mut context);
+        // Again after the volume was lost, because another directory may be there now.
+        if !std::mem::replace(&mut self.opened, self.syncer.is_open()) && self.opened {
+            context.emit(&Event::Opened);
+        }
         if !self.published
             && let Some((commit, path, manifest)) = self.syncer.current()
         {
@@ -175,8 +188,18 @@ impl Follower {
             self.published = true;
             self.housekeeping_due = Some(Instant::now());
         }
-        let result = opened.and_then(|()| self.syncer.cycle(&mut context));
+        let held = opened.and_then(|()| self.syncer.hold(&mut context));
+        let result = held.and_then(|held| {
+            if tell_held(held, &mut self.pinned, &mut context) {
+                self.published = true;
+                self.housekeeping_due = Some(Instant::now());
+            }
+            self.syncer.cycle(&mut context)
+        });
         let report = context.report;
+        if let Some(tip) = self.syncer.tip {
+            self.follow_up.shows(tip);
+        }
 
         if report.fetched_bytes > 0 {
             // Whether or not it is published, it takes up disk space.
@@ -203,7 +226,7 @@ impl Follower {
             Done::Unchanged => Event::Unchanged,
             Done::Published(published) => {
                 self.published = true;
-                self.follow_up.end();
+                self.follow_up.published();
                 self.housekeeping_due = Some(Instant::now());
                 Event::Published(*published)
             }
@@ -280,10 +303,10 @@ impl Follower {
         }
     }
 
-    /// Waits for the next attempt, and does housekeeping meanwhile.
+    /// Waits for the next attempt, and does housekeeping and what is asked for meanwhile.
     fn wait(&mut self, delay: Duration) -> Woken {
         let delay = if self.failures == 0 {
-            self.follow_up.shorten(delay)
+            self.look_again(delay)
         } else {
             delay
         };
@@ -313,7 +336,9 @@ impl Follower {
                 }
             };
             if woken == Woken::Nudged {
-                self.follow_up.begin();
+                if !self.serve_requests() {
+                    continue;
+                }
                 if self.embargo.is_some_and(|until| Instant::now() < until) {
                     debug!("nudged: polling as soon as the remote wants to be asked again");
                     continue;
@@ -322,6 +347,52 @@ impl Follower {
             }
             return woken;
         }
+    }
+
+    /// The wait before the next poll while a nudge is followed up. Such polls count against the
+    /// limit of what nudges may cause.
+    fn look_again(&mut self, delay: Duration) -> Duration {
+        let sooner = self.follow_up.shorten(Instant::now(), delay);
+        if sooner < delay && self.wake.allow_poll() {
+            sooner
+        } else {
+            delay
+        }
+    }
+
+    /// Does what was asked for. Returns whether to poll now.
+    fn serve_requests(&mut self) -> bool {
+        let requests = self.wake.take();
+        let mut poll = requests.nudged;
+        if requests.nudged {
+            let wait = self.schedule().nudge_wait;
+            self.follow_up
+                .begin(requests.announced, Instant::now(), wait);
+        }
+        if let Some(request) = requests.pin {
+            let unpin = request.change == PinChange::Unpin;
+            let answer = self.change_pin(&request.change);
+            poll |= unpin && answer.is_ok();
+            // Nobody may be waiting for it any more.
+            let _ = request.answer.try_send(answer);
+        }
+        poll
+    }
+
+    /// Changes the pin and puts readers on it, without the remote.
+    fn change_pin(&mut self, change: &PinChange) -> PinAnswer {
+        self.heartbeat.beat(HOUSEKEEPING);
+        let budget = self.budget(HOUSEKEEPING);
+        let settings = self.settings.clone();
+        let mut context = Context::new(&settings, &budget, &mut self.observers);
+        let changed = self.syncer.change_pin(change, &mut context)?;
+        let held = self.syncer.hold(&mut context);
+        let held = held.map_err(|error| error.chain())?;
+        if tell_held(held, &mut self.pinned, &mut context) {
+            self.published = true;
+            self.housekeeping_due = Some(Instant::now());
+        }
+        Ok(changed)
     }
 
     /// Removes what is no longer needed.
@@ -356,7 +427,7 @@ impl Follower {
                 debug!(error = error.chain(), "housekeeping is put off");
                 Some(HOUSEKEEPING_RETRY)
             }
-            Err(error) if error.is_cancelled() => None,
+            Err(error) if error.is_cancelled() => Some(HOUSEKEEPING_RETRY),
             Err(error) => {
                 let next = AfterFailure::RetryIn(HOUSEKEEPING_RETRY);
                 let failure = Failure::new(&error, 0, next);
@@ -385,6 +456,30 @@ impl Follower {
         let until = until.unwrap_or_else(|| budget.deadline());
         budget.giving_way(until, self.wake.nudged())
     }
+}
+
+/// Tells the observers what readers are held on, if that changed. Returns whether the link was
+/// flipped.
+fn tell_held(
+    (pin, flipped): (Option<Pin>, Option<Box<Published>>),
+    told: &mut Option<Pin>,
+    context: &mut Context<'_>,
+) -> bool {
+    if pin != *told {
+        *told = pin;
+        context.emit(&match pin {
+            Some(pin) => Event::Pinned {
+                commit: pin.commit,
+                since: pin.since,
+            },
+            None => Event::Unpinned,
+        });
+    }
+    let Some(published) = flipped else {
+        return false;
+    };
+    context.emit(&Event::Published(*published));
+    true
 }
 
 /// The error that ends `--one-time` when the commit is rejected.

@@ -14,6 +14,7 @@ mod decide;
 mod differences;
 pub mod follow;
 mod housekeeping;
+mod pinned;
 mod schedule;
 mod settings;
 mod spare;

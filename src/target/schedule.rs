@@ -1,8 +1,9 @@
 //! When to try again: a function of what happened, and of chance. Nothing here waits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::settings::ScheduleConfig;
+use crate::base::commit::Commit;
 
 /// The longest wait between two attempts after failures, unless the period is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -10,20 +11,31 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The longest wait that a remote can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// When to look again after a nudge that found nothing, because it may have come before the
-/// server's own view of the ref.
-const AFTER_NUDGE: [Duration; 4] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-];
+/// The first wait after a nudge that named a commit which the remote does not show; it doubles.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
 
-/// The polls that follow a nudge.
-#[derive(Debug)]
+/// The longest of these waits: a remote that lags shows the commit at most this long unnoticed.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// The first wait after a nudge that named no commit and found nothing new; it doubles.
+const FIRST_GUESS: Duration = Duration::from_secs(1);
+
+/// The polls that follow a nudge, because a nudge may come before the server's own view of the
+/// ref. A named commit decides only how long to go on.
+#[derive(Debug, Default)]
 pub(super) struct FollowUp {
-    /// Which of [`AFTER_NUDGE`] comes next; past the end when no nudge is being followed up.
-    next: usize,
+    following: Option<Following>,
+}
+
+/// A nudge that is followed up.
+#[derive(Debug)]
+struct Following {
+    /// The commit that the nudge named.
+    announced: Option<Commit>,
+    /// The wait before the next look.
+    next: Duration,
+    /// When the last look is due.
+    until: Instant,
 }
 
 /// How long the remote asked not to be asked again, cut to an hour.
@@ -68,32 +80,56 @@ pub(super) fn limit(settings: &ScheduleConfig, published: bool) -> Option<u64> {
 }
 
 impl FollowUp {
-    /// No nudge is being followed up.
-    pub fn none() -> Self {
-        Self {
-            next: AFTER_NUDGE.len(),
+    /// A nudge came at `now`, and is followed up for `wait`. A commit that is followed up already
+    /// does not begin again, so that repetitions of a nudge cause no more polls.
+    pub fn begin(&mut self, announced: Option<Commit>, now: Instant, wait: Duration) {
+        if let Some(following) = &self.following
+            && now < following.until
+            && (announced.is_none() || following.announced == announced)
+            && following.announced.is_some()
+        {
+            return;
         }
+        let first = match announced {
+            Some(_) => FIRST_LOOK,
+            None => FIRST_GUESS,
+        };
+        self.following = now.checked_add(wait).map(|until| Following {
+            announced,
+            next: first,
+            until,
+        });
     }
 
-    /// A nudge came.
-    pub fn begin(&mut self) {
-        self.next = 0;
+    /// The remote shows this commit.
+    pub fn shows(&mut self, tip: Commit) {
+        self.following
+            .take_if(|following| following.announced == Some(tip));
     }
 
-    /// What the nudge announced is published.
-    pub fn end(&mut self) {
-        *self = Self::none();
+    /// Something new is published: that is all that a nudge without a commit can announce.
+    pub fn published(&mut self) {
+        self.following
+            .take_if(|following| following.announced.is_none());
     }
 
-    /// The wait before the next poll, where the schedule alone would wait for `delay`.
-    pub fn shorten(&mut self, delay: Duration) -> Duration {
-        match AFTER_NUDGE.get(self.next) {
-            Some(follow_up) => {
-                self.next += 1;
-                delay.min(*follow_up)
-            }
-            None => delay,
+    /// The wait from `now` to the next poll, where the schedule alone would wait for `delay`.
+    pub fn shorten(&mut self, now: Instant, delay: Duration) -> Duration {
+        let Some(following) = &mut self.following else {
+            return delay;
+        };
+        let left = following.until.saturating_duration_since(now);
+        if left.is_zero() {
+            self.following = None;
+            return delay;
         }
+        let wait = following.next.min(left);
+        let longest = match following.announced {
+            Some(_) => LONGEST_LOOK,
+            None => Duration::MAX,
+        };
+        following.next = following.next.saturating_mul(2).min(longest);
+        delay.min(wait)
     }
 }
 
@@ -116,6 +152,7 @@ mod tests {
             init_max_failures: None,
             sync_timeout: Duration::from_secs(120),
             stall_timeout: Duration::from_secs(30),
+            nudge_wait: Duration::from_secs(10),
         }
     }
 
@@ -155,16 +192,76 @@ mod tests {
         assert_eq!([asked(1), asked(90), asked(1_000_000)], [10, 90, 3600]);
     }
 
+    const PERIOD: Duration = Duration::from_secs(300);
+    const WAIT: Duration = Duration::from_secs(10);
+
+    fn commit(digit: &str) -> Option<Commit> {
+        Some(digit.repeat(40).parse().unwrap())
+    }
+
+    /// The times of the polls after a nudge, in milliseconds, up to the first that is scheduled.
+    fn looks(follow_up: &mut FollowUp, start: Instant) -> Vec<u128> {
+        let mut now = start;
+        let mut looks = Vec::new();
+        loop {
+            let wait = follow_up.shorten(now, PERIOD);
+            if wait == PERIOD {
+                return looks;
+            }
+            now += wait;
+            looks.push((now - start).as_millis());
+        }
+    }
+
     #[test]
-    fn a_nudge_is_followed_up_until_it_led_to_a_publish() {
-        let period = Duration::from_secs(300);
-        let mut follow_up = FollowUp::none();
-        assert_eq!(follow_up.shorten(period), period);
-        follow_up.begin();
-        let waits = [0; 5].map(|_| follow_up.shorten(period).as_secs());
-        assert_eq!(waits, [1, 2, 4, 8, 300]);
-        follow_up.begin();
-        follow_up.end();
-        assert_eq!(follow_up.shorten(period), period);
+    fn a_named_commit_is_looked_for_until_the_wait_is_over() {
+        let start = Instant::now();
+        let mut follow_up = FollowUp::default();
+        assert_eq!(follow_up.shorten(start, PERIOD), PERIOD);
+        follow_up.begin(commit("a"), start, WAIT);
+        let looks = looks(&mut follow_up, start);
+        assert_eq!(looks[..5], [250, 750, 1750, 2750, 3750]);
+        assert_eq!(looks.last(), Some(&10_000));
+        // One that is shown 8 s late is seen within 9.5 s.
+        assert!(looks.iter().any(|look| (8000..9500).contains(look)));
+    }
+
+    #[test]
+    fn a_named_commit_ends_it_when_it_is_shown_and_no_other_does() {
+        let start = Instant::now();
+        let mut follow_up = FollowUp::default();
+        follow_up.begin(commit("a"), start, WAIT);
+        follow_up.published();
+        follow_up.shows(commit("b").unwrap());
+        assert!(follow_up.shorten(start, PERIOD) < PERIOD);
+        follow_up.shows(commit("a").unwrap());
+        assert_eq!(follow_up.shorten(start, PERIOD), PERIOD);
+    }
+
+    #[test]
+    fn a_nudge_without_a_commit_is_followed_up_until_something_is_published() {
+        let start = Instant::now();
+        let mut follow_up = FollowUp::default();
+        follow_up.begin(None, start, WAIT);
+        assert_eq!(looks(&mut follow_up, start), [1000, 3000, 7000, 10_000]);
+        follow_up.begin(None, start, WAIT);
+        follow_up.published();
+        assert_eq!(follow_up.shorten(start, PERIOD), PERIOD);
+    }
+
+    #[test]
+    fn a_repeated_nudge_does_not_begin_again_and_another_commit_does() {
+        let start = Instant::now();
+        let mut follow_up = FollowUp::default();
+        follow_up.begin(commit("a"), start, WAIT);
+        let now = start + follow_up.shorten(start, PERIOD);
+        follow_up.begin(commit("a"), now, WAIT);
+        follow_up.begin(None, now, WAIT);
+        assert_eq!(follow_up.shorten(now, PERIOD), 2 * FIRST_LOOK);
+        follow_up.begin(commit("b"), now, WAIT);
+        assert_eq!(follow_up.shorten(now, PERIOD), FIRST_LOOK);
+        // A short period is never made longer.
+        let short = Duration::from_millis(1);
+        assert_eq!(follow_up.shorten(now, short), short);
     }
 }

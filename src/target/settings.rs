@@ -108,6 +108,8 @@ pub struct ScheduleConfig {
     pub sync_timeout: Duration,
     /// For one silence of the remote.
     pub stall_timeout: Duration,
+    /// How long to go on polling for what a nudge announced.
+    pub nudge_wait: Duration,
 }
 
 /// Which new commits are published. "Paths" without patterns cannot be expressed.

@@ -11,6 +11,7 @@
 //! <root>/<link> -> .gvr/revisions/000042/<commit>
 //! <root>/.gvr/lock              one writer per root
 //! <root>/.gvr/last              the last revision number; numbers only grow
+//! <root>/.gvr/pin               the revision that readers are held on, if they are
 //! <root>/.gvr/store.git/        the object store
 //! <root>/.gvr/staging/<n>/      a tree that is being built
 //! <root>/.gvr/spare/<n>/        links to the files of revision <n>, for the next revision
@@ -28,6 +29,7 @@ mod exchange;
 mod lock;
 mod measure;
 mod observe;
+mod pin;
 mod publish;
 mod retire;
 mod root;
@@ -57,6 +59,7 @@ use crate::base::files::relative;
 
 use lock::RootLock;
 pub use observe::Observed;
+pub use pin::Pin;
 pub use retire::{Moment, Prune, Pruned};
 pub use staged::Staged;
 pub use verdict::{Accepted, Recorded, Sealed, Verdict};
@@ -147,6 +150,7 @@ const MANIFEST: &str = "manifest";
 const RETIRED: &str = "retired";
 const SWAP: &str = "swap";
 const LAST: &str = "last";
+const PIN: &str = "pin";
 /// The longest time that opening the volume spends on deleting debris; pruning deletes the rest.
 const OPENING_SWEEP: Duration = Duration::from_secs(5);
 

@@ -11,7 +11,7 @@ use rustix::time::ClockId;
 
 use super::scan::RevisionDir;
 use super::verdict::Verdict;
-use super::{RETIRED, REVISIONS, TRASH, Volume, dir_name};
+use super::{Pin, RETIRED, REVISIONS, Revision, TRASH, Volume, dir_name};
 use crate::base::budget::Budget;
 use crate::base::error::{Stage, SyncError};
 
@@ -140,7 +140,7 @@ impl Volume {
             .map(|(n, _)| n)
     }
 
-    /// Removes old revisions, never the live one, and empties the trash within `budget`. Call it with
+    /// Removes old revisions, never the live or the pinned one, and empties the trash within `budget`. Call it with
     /// a short budget, off the critical path, and again while [`Pruned::pending`].
     ///
     /// A revision is removed in one step, by a rename into the trash. Files that the file system does
@@ -152,7 +152,8 @@ impl Volume {
         let dirs = self.scan().map_err(|cause| {
             SyncError::disk(Stage::Prune, "read", &self.gvr.join(REVISIONS), cause)
         })?;
-        let mut pruned = self.remove_retired(policy, now, &dirs);
+        let pin = self.pin().map_err(|error| error.at(Stage::Prune))?;
+        let mut pruned = self.remove_retired(policy, now, pin, &dirs);
         pruned.pending = self.delete_trash(budget).map_err(|cause| {
             SyncError::disk(Stage::Prune, "empty", &self.gvr.join(TRASH), cause)
         })?;
@@ -160,7 +161,13 @@ impl Volume {
     }
 
     /// Moves the revisions that the policy does not keep to the trash.
-    fn remove_retired(&self, policy: Prune, now: &Moment, dirs: &[RevisionDir]) -> Pruned {
+    fn remove_retired(
+        &self,
+        policy: Prune,
+        now: &Moment,
+        pin: Option<Pin>,
+        dirs: &[RevisionDir],
+    ) -> Pruned {
         let at_link = self.inode_at_link();
         let live = self.linked_or_last_live(dirs, at_link);
         let newest = dirs.last().map(|dir| dir.n);
@@ -170,7 +177,10 @@ impl Volume {
             let revision = self.complete_revision(dir, at_link);
             let complete = revision.is_some();
             pruned.left += usize::from(complete);
-            if Some(dir.n) == live {
+            let pinned = |revision: &Revision| {
+                pin.is_some_and(|pin| (pin.n, pin.commit) == (revision.n, revision.commit))
+            };
+            if Some(dir.n) == live || revision.as_ref().is_some_and(pinned) {
                 continue;
             }
             let retired = self.retired(dir.n, now);

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use git_volume_reloader::serve::limits::{MAX_BODY, MAX_CONNECTIONS, MAX_HEAD};
+use git_volume_reloader::base::wake::Wake;
+use git_volume_reloader::serve::limits::{MAX_BODY, MAX_CONNECTIONS, MAX_HEAD, MAX_WEBHOOK_BODY};
+use git_volume_reloader::serve::nudge::NudgeConfig;
 
 use crate::serve::{Service, connect, get, read_answer, wait_until};
 
@@ -30,8 +32,12 @@ const SERVE_IN: &str = "serve-in=";
 #[test]
 fn a_server_ends_with_its_handle() {
     let dir = std::env::args().find_map(|arg| arg.strip_prefix(SERVE_IN).map(PathBuf::from));
-    let token = dir.as_ref().map(|dir| dir.join("token"));
-    let service = Service::start(token.as_deref(), None);
+    let config = dir.as_ref().map(|dir| NudgeConfig {
+        token_file: Some(dir.join("token")),
+        secret_files: vec![dir.join("token")],
+        ..NudgeConfig::default()
+    });
+    let service = Service::with_nudges(config.unwrap_or_default(), Wake::new());
     let address = service.server.local_addr();
     if let Some(dir) = dir {
         fs::write(dir.join("address.new"), address.to_string()).unwrap();
@@ -142,6 +148,30 @@ fn bodies_of_authenticated_clients_are_not_kept() {
         .collect();
     victim.probe_for(Duration::from_millis(500));
     drop(clients);
+    victim.assert_unharmed();
+}
+
+#[test]
+fn bodies_of_webhooks_share_little_memory() {
+    let victim = Victim::start();
+    let length = MAX_WEBHOOK_BODY;
+    let request = format!(
+        "POST /webhook HTTP/1.1\r\nHost: x\r\nX-GitHub-Event: push\r\nX-Hub-Signature-256: sha256={}\r\n\
+         Content-Length: {length}\r\n\r\n",
+        "0".repeat(64)
+    );
+    let clients: Vec<_> = (0..MAX_CONNECTIONS / 2)
+        .map(|_| {
+            let mut client = victim.send(request.as_bytes());
+            victim.pour(&mut client, 2 << 20, b'[');
+            client
+        })
+        .collect();
+    victim.probe_for(Duration::from_millis(500));
+    drop(clients);
+    let mut client = victim.send(request.as_bytes());
+    victim.pour(&mut client, length, b'[');
+    assert_eq!(read_answer(&mut client).status, 401);
     victim.assert_unharmed();
 }
 

@@ -179,6 +179,198 @@ fn a_sidecar_that_links_ahead_and_prunes_may_be_killed_at_any_call() {
     scenario.kill_everywhere(60);
 }
 
+/// A sidecar that is asked to change the pin.
+struct PinChange {
+    upstream: Upstream,
+    /// The root before; readers see `from`.
+    before: Root,
+    oracles: BTreeMap<String, TempDir>,
+    from: String,
+    to: String,
+    command: &'static [&'static str],
+}
+
+#[test]
+fn a_pin_may_be_killed_at_any_call() {
+    let (upstream, before, [old, new]) = two_published();
+    PinChange::new(upstream, before, &new, &old, &["pin", "previous"]).kill_everywhere();
+}
+
+#[test]
+fn an_unpin_may_be_killed_at_any_call() {
+    let (upstream, before, [old, new]) = two_published();
+    // In the format that `pin` writes.
+    fs::write(before.state("pin"), format!("{old} 1 1700000000\n")).unwrap();
+    Launch::one_time(&upstream.url(), &before)
+        .flag("keep", "5")
+        .succeed();
+    assert_eq!(before.commit().as_ref(), Some(&old));
+    PinChange::new(upstream, before, &old, &new, &["unpin"]).kill_everywhere();
+}
+
+/// A root on which two commits were published, the second one last.
+fn two_published() -> (Upstream, Root, [String; 2]) {
+    let (upstream, before) = (Upstream::empty(), Root::new());
+    let commits = [first_tree(), second_tree()].map(|changes| {
+        let commit = upstream.commit_changes("main", &changes);
+        Launch::one_time(&upstream.url(), &before)
+            .flag("keep", "5")
+            .succeed();
+        commit
+    });
+    (upstream, before, commits)
+}
+
+impl PinChange {
+    fn new(
+        upstream: Upstream,
+        before: Root,
+        from: &str,
+        to: &str,
+        command: &'static [&'static str],
+    ) -> Self {
+        let oracles = [from, to].map(|commit| (commit.to_owned(), upstream.checkout(commit)));
+        Self {
+            upstream,
+            before,
+            oracles: BTreeMap::from(oracles),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            command,
+        }
+    }
+
+    fn kill_everywhere(&self) {
+        let root = copy(&self.before);
+        let log = root.path().with_file_name("trace");
+        let trace = format!("trace={}", CALLS.join(","));
+        let (sidecar, asked) = self.run(&root, &recorder(&trace, log.to_str().unwrap()));
+        assert_eq!((sidecar.code, asked), (Some(0), true), "{sidecar:?}");
+        assert_eq!(root.commit().as_ref(), Some(&self.to));
+        let log = fs::read_to_string(log).unwrap();
+        let concerns = |line: &str| {
+            ["/pin.new", "/pin>", "\"pin\"", "control.sock"]
+                .iter()
+                .any(|name| line.contains(name))
+        };
+        let points: Vec<_> = points_where(&log, root.path(), |name, line| {
+            PUBLISHING.contains(&name) || concerns(line)
+        })
+        .into_iter()
+        .collect();
+        assert!(points.len() >= 4, "{points:?}");
+        let killed = points.iter().filter(|point| self.kill_at(point)).count();
+        report(&format!(
+            "{:?}: {} points, {killed} kills, no violation",
+            self.command,
+            points.len()
+        ));
+        assert!(killed * 10 >= points.len() * 7, "only {killed} kills");
+    }
+
+    fn kill_at(&self, (call, n): &Point) -> bool {
+        let case = format!("killed at {call} {n}");
+        let root = copy(&self.before);
+        let (sidecar, asked) = self.run(&root, &injector(call, *n).each_ref().map(|w| &**w));
+        let killed = was_killed(&sidecar);
+        assert!(killed || sidecar.code == Some(0), "{case}: {sidecar:?}");
+        let is_pinned = root.state("pin").exists();
+        let wanted = self.command[0] == "pin";
+        assert!(
+            !asked || is_pinned == wanted,
+            "{case}: it was said to be done"
+        );
+        let seen = root.commit().expect("the link is there");
+        assert_same(&root.tree(), self.oracles[&seen].path());
+        let finished = self.launch(&root).switch("one-time").run();
+        assert_eq!(finished.code, Some(0), "{case}: {finished:?}");
+        let expected = match is_pinned == wanted {
+            true => &self.to,
+            false => &self.from,
+        };
+        assert_eq!(root.commit().as_ref(), Some(expected), "{case}");
+        assert_same(&root.tree(), self.oracles[expected].path());
+        assert_eq!(root.litter(&[]), [] as [&Path; 0], "{case}: {finished:?}");
+        killed
+    }
+
+    /// Asks a sidecar under a tracer. How it ended, and whether it said that it was done.
+    fn run(&self, root: &Root, tracer: &[&str]) -> (Finished, bool) {
+        let mut sidecar = self.launch(root).under(tracer).spawn();
+        let socket = root.state("control.sock");
+        wait_until(PATIENCE, "the socket, or a kill", || {
+            socket.exists() || !sidecar.is_alive()
+        });
+        let root_path = root.path().to_str().unwrap();
+        let words = [self.command, &["--root", root_path]].concat();
+        let asked = Launch::bare().subcommand(&words).run().code == Some(0);
+        wait_until(PATIENCE, "the flip, or a kill", || {
+            root.commit().as_ref() == Some(&self.to) || !sidecar.is_alive()
+        });
+        if sidecar.is_alive() {
+            let _ = kill_process(sidecar.inner_pid(), Signal::TERM);
+        }
+        (sidecar.wait_exit(PATIENCE), asked)
+    }
+
+    fn launch(&self, root: &Root) -> Launch {
+        Launch::new(&self.upstream.url(), root)
+            .flag("period", "1h")
+            .flag("keep", "5")
+            .flag("jobs", "1")
+    }
+}
+
+/// The tracer that kills at a point.
+fn injector(call: &str, n: u32) -> [String; 10] {
+    let inject = format!("inject={call}:signal=KILL:when={n}");
+    let trace = format!("trace={call}");
+    [
+        "strace",
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &trace,
+        "-e",
+        "signal=none",
+        // One word, so that the array has a fixed length.
+        &format!("--inject={}", inject.trim_start_matches("inject=")),
+    ]
+    .map(str::to_owned)
+}
+
+/// The tracer that writes every call to a log.
+fn recorder<'a>(trace: &'a str, log: &'a str) -> [&'a str; 12] {
+    [
+        "strace",
+        "-f",
+        "-qqq",
+        "-y",
+        "-s",
+        "8",
+        "-e",
+        "signal=none",
+        "-o",
+        log,
+        "-e",
+        trace,
+    ]
+}
+
+/// A copy of a root.
+fn copy(before: &Root) -> Root {
+    let root = Root::new();
+    let status = environment::command("cp")
+        .arg("-a")
+        .args([before.path(), root.path()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    root
+}
+
 impl Scenario {
     fn kill_everywhere(&self, at_least: usize) {
         let all = self.points();
@@ -218,21 +410,8 @@ impl Scenario {
     fn kill_at(&self, (call, n): &Point) -> bool {
         let case = format!("killed at {call} {n}");
         let root = self.root();
-        let inject = format!("inject={call}:signal=KILL:when={n}");
-        let trace = format!("trace={call}");
-        let tracer = [
-            "strace",
-            "-f",
-            "-qqq",
-            "-o",
-            "/dev/null",
-            "-e",
-            &trace,
-            "-e",
-            "signal=none",
-            "-e",
-            &inject,
-        ];
+        let tracer = injector(call, *n);
+        let tracer = tracer.each_ref().map(|word| &**word);
         let finished = self.trace(&root, &tracer);
         let killed = was_killed(&finished);
         let code = self.code();
@@ -273,20 +452,7 @@ impl Scenario {
         let root = self.root();
         let log = root.path().with_file_name("trace");
         let trace = format!("trace={}", CALLS.join(","));
-        let tracer = [
-            "strace",
-            "-f",
-            "-qqq",
-            "-y",
-            "-s",
-            "8",
-            "-e",
-            "signal=none",
-            "-o",
-            log.to_str().unwrap(),
-            "-e",
-            &trace,
-        ];
+        let tracer = recorder(&trace, log.to_str().unwrap());
         let finished = self.trace(&root, &tracer);
         assert_eq!(finished.code, self.code(), "{finished:?}");
         let points = points_in(&fs::read_to_string(log).unwrap(), root.path());
@@ -322,16 +488,7 @@ impl Scenario {
 
     /// A fresh copy of the root as it is before the sync.
     fn root(&self) -> Root {
-        let root = Root::new();
-        if let Some(before) = &self.before {
-            let status = environment::command("cp")
-                .arg("-a")
-                .args([before.path(), root.path()])
-                .status()
-                .unwrap();
-            assert!(status.success());
-        }
-        root
+        self.before.as_ref().map_or_else(Root::new, copy)
     }
 
     fn launch(&self, root: &Root) -> Launch {
@@ -359,6 +516,11 @@ fn was_killed(finished: &Finished) -> bool {
 /// The points in a log of strace: each call that concerns a path below `root` and may change
 /// something, by its number among the calls of its name in its thread.
 fn points_in(log: &str, root: &Path) -> BTreeSet<Point> {
+    points_where(log, root, |_, _| true)
+}
+
+/// Those of them whose name and line are wanted.
+fn points_where(log: &str, root: &Path, wanted: impl Fn(&str, &str) -> bool) -> BTreeSet<Point> {
     let root = root.to_str().unwrap();
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let mut points = BTreeSet::new();
@@ -377,7 +539,7 @@ fn points_in(log: &str, root: &Path) -> BTreeSet<Point> {
         let reads = name.starts_with("open")
             && !arguments.contains("O_CREAT")
             && !arguments.contains("O_TRUNC");
-        if arguments.contains(root) && !reads {
+        if arguments.contains(root) && !reads && wanted(name, line) {
             points.insert((name.to_owned(), *count));
         }
     }

@@ -19,10 +19,12 @@ use git_volume_reloader::notify::event::{
 use git_volume_reloader::notify::{Event, Observer};
 use git_volume_reloader::observe::metrics::{self, Families};
 use git_volume_reloader::observe::status::{Identity, TargetStatus};
+use git_volume_reloader::remote::RefName;
 use git_volume_reloader::serve::bind::Bind;
+use git_volume_reloader::serve::hosts::AllowedHosts;
 use git_volume_reloader::serve::nudge::NudgeConfig;
 use git_volume_reloader::serve::routes::ROUTES;
-use git_volume_reloader::serve::{Served, Server, Shared, start};
+use git_volume_reloader::serve::{Routes, Served, Server, Shared, start};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -47,12 +49,22 @@ pub(crate) struct Answer {
 impl Service {
     /// Serves the target `docs` on a free port of the loopback interface.
     pub(crate) fn start(token_file: Option<&Path>, max_staleness: Option<Duration>) -> Self {
-        Self::with_registry(Registry::default(), token_file, max_staleness)
+        let nudge = token_file.map(|file| NudgeConfig {
+            token_file: Some(file.to_owned()),
+            ..NudgeConfig::default()
+        });
+        Self::with(Registry::default(), nudge, Wake::new(), max_staleness)
     }
 
-    fn with_registry(
+    /// The same, with the secrets in these files, and with this wake.
+    pub(crate) fn with_nudges(nudge: NudgeConfig, wake: Arc<Wake>) -> Self {
+        Self::with(Registry::default(), Some(nudge), wake, None)
+    }
+
+    fn with(
         mut registry: Registry,
-        token_file: Option<&Path>,
+        nudge: Option<NudgeConfig>,
+        wake: Arc<Wake>,
         max_staleness: Option<Duration>,
     ) -> Self {
         metrics::register_process(&mut registry, "1.2.3", "abcdef0");
@@ -69,12 +81,13 @@ impl Service {
             targets: vec![Served {
                 status: TargetStatus::new(identity, max_staleness, heartbeat.clone()),
                 metrics,
-                wake: Wake::new(),
+                wake,
+                reference: RefName::Short("main".to_owned()),
             }],
-            registry,
-            nudge: token_file.map(|file| NudgeConfig {
-                token_file: file.to_owned(),
-            }),
+            registry: Arc::new(registry),
+            routes: Routes::All,
+            nudge,
+            hosts: AllowedHosts::default(),
         });
         let bind = "127.0.0.1:0".parse().unwrap();
         let server = start(bind, shared.clone()).unwrap();
@@ -85,20 +98,20 @@ impl Service {
         }
     }
 
-    fn ask(&self, request: &str) -> Answer {
+    pub(crate) fn ask(&self, request: &str) -> Answer {
         ask(self.server.local_addr(), request.as_bytes())
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         get(self.server.local_addr(), path)
     }
 
-    fn wake(&self) -> &Wake {
+    pub(crate) fn wake(&self) -> &Wake {
         &self.shared.targets[0].wake
     }
 
     /// Tells the observers that answers come from.
-    fn emit(&self, event: &Event) {
+    pub(crate) fn emit(&self, event: &Event) {
         let target = &self.shared.targets[0];
         target.metrics.clone().observe(event);
         target.status.clone().observe(event);
@@ -189,8 +202,11 @@ pub(crate) fn read_answer(socket: &mut TcpStream) -> Answer {
 
 #[test]
 fn every_listed_route_is_served_and_all_else_is_404() {
-    let dir = tempfile::tempdir().unwrap();
-    let service = Service::start(Some(&dir.path().join("token")), None);
+    let secrets = NudgeConfig {
+        secret_files: vec!["/nowhere/secret".into()],
+        ..NudgeConfig::default()
+    };
+    let service = Service::with_nudges(secrets, Wake::new());
     for (path, methods, _) in ROUTES {
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
             let answer = service.ask(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -252,7 +268,7 @@ fn an_answer_that_fits_no_buffer_reaches_a_slow_reader_whole() {
     let mut registry = Registry::default();
     let help = "x".repeat(16 << 20);
     registry.register("large", help, Gauge::<i64>::default());
-    let service = Service::with_registry(registry, None, None);
+    let service = Service::with(registry, None, Wake::new(), None);
     let mut slow = connect(service.server.local_addr());
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
     slow.write_all(request).unwrap();
@@ -481,7 +497,8 @@ fn only_the_token_that_is_in_the_file_now_nudges() {
             "POST /nudge HTTP/1.1\r\nHost: x\r\n{authorization}\r\n"
         ))
     };
-    assert_eq!(nudge("Authorization: Bearer one\r\n").status, 503);
+    // Never a 5xx: senders of webhooks give up on those.
+    assert_eq!(nudge("Authorization: Bearer one\r\n").status, 401);
     std::fs::write(&file, "one\n").unwrap();
     for wrong in [
         "",
@@ -503,7 +520,7 @@ fn only_the_token_that_is_in_the_file_now_nudges() {
     let page = service.get("/metrics").body;
     assert!(
         page.contains(
-            "gvr_nudges_total{target=\"docs\",provider=\"token\",outcome=\"refused\"} 5\n"
+            "gvr_nudges_total{target=\"docs\",provider=\"token\",outcome=\"refused\"} 6\n"
         )
     );
 }

@@ -31,7 +31,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The name of every series, as a scrape shows it; histograms without `_bucket`, `_sum` and
 /// `_count`. All of them exist from the start, but for `gvr_revision_info`, which needs a revision.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 33] = [
     "gvr_build_info",
     "gvr_syncs_total",
     "gvr_sync_duration_seconds",
@@ -46,6 +46,8 @@ pub const NAMES: [&str; 31] = [
     "gvr_poll_interval_seconds",
     "gvr_ready",
     "gvr_stale",
+    "gvr_pinned",
+    "gvr_pinned_timestamp_seconds",
     "gvr_fetched_bytes_total",
     "gvr_files_written_total",
     "gvr_files_shared_total",
@@ -73,11 +75,35 @@ const BUCKETS: [f64; 12] = [
 /// A publish this long after a nudge was not brought about by it.
 const NUDGE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Who asked for a poll over HTTP.
+/// Who asked for a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// Whoever holds the bearer token.
+    /// Whoever sends a bearer token.
     Token,
+    /// Whoever sends `X-Signature`, such as a sender for Flux's `generic-hmac`.
+    Hmac,
+    /// GitHub.
+    Github,
+    /// GitLab.
+    Gitlab,
+    /// Gitea.
+    Gitea,
+    /// Forgejo.
+    Forgejo,
+    /// Gogs.
+    Gogs,
+    /// Bitbucket Cloud.
+    BitbucketCloud,
+    /// Bitbucket Data Center.
+    BitbucketDc,
+    /// Azure DevOps.
+    AzureDevops,
+    /// AWS SNS.
+    Sns,
+    /// The command line, through the control socket.
+    Local,
+    /// Somebody who sends no proof of anything.
+    Unknown,
 }
 
 /// What became of a request to poll now.
@@ -87,8 +113,16 @@ pub enum NudgeOutcome {
     Accepted,
     /// It came too soon after another, and shares one later poll with its like.
     Coalesced,
+    /// `--nudge-rate` is used up: the next poll serves it.
+    Held,
+    /// It is authentic, and not about the target's ref.
+    Ignored,
+    /// It came before, or it was signed too long ago.
+    Replayed,
     /// It was not authenticated.
     Refused,
+    /// It had to wait, because of failures to authenticate before it.
+    Delayed,
 }
 
 /// The families of series, each of which has children per target. One per process.
@@ -106,6 +140,8 @@ pub struct Families {
     consecutive_failures: Family<Labels, Gauge>,
     poll_interval: Family<Labels, Seconds>,
     ready: Family<Labels, Gauge>,
+    pinned: Family<Labels, Gauge>,
+    pinned_since: Family<Labels, Seconds>,
     stale: Family<Labels, Gauge>,
     fetched_bytes: Family<Labels, Counter>,
     files_written: Family<Labels, Counter>,
@@ -139,6 +175,8 @@ pub struct TargetMetrics {
     consecutive_failures: Gauge,
     poll_interval: Seconds,
     ready: Gauge,
+    pinned: Gauge,
+    pinned_since: Seconds,
     stale: Gauge,
     fetched_bytes: Counter,
     files_written: Counter,
@@ -243,6 +281,15 @@ impl Families {
                 "The wait before the next poll, jitter and backoff included",
             ),
             ready: registry.family("ready", None, "Whether /readyz answers 200"),
+            pinned: registry.family(
+                "pinned",
+                None,
+                "Whether readers are held on a commit by `pin`",
+            ),
+            pinned_since: registry.seconds(
+                "pinned_timestamp",
+                "Since when readers are held on a commit, since the epoch; 0 while they are not",
+            ),
             stale: registry.family(
                 "stale",
                 None,
@@ -327,6 +374,8 @@ impl Families {
             consecutive_failures: child(&self.consecutive_failures, &plain),
             poll_interval: child(&self.poll_interval, &plain),
             ready: child(&self.ready, &plain),
+            pinned: child(&self.pinned, &plain),
+            pinned_since: child(&self.pinned_since, &plain),
             stale: child(&self.stale, &plain),
             fetched_bytes: child(&self.fetched_bytes, &plain),
             files_written: child(&self.files_written, &plain),
@@ -367,7 +416,12 @@ impl TargetMetrics {
     /// Counts a request to poll now.
     pub fn nudge(&self, provider: Provider, outcome: NudgeOutcome) {
         self.nudges[provider as usize * NudgeOutcome::ALL.len() + outcome as usize].inc();
-        if outcome != NudgeOutcome::Refused {
+        let polls = [
+            NudgeOutcome::Accepted,
+            NudgeOutcome::Coalesced,
+            NudgeOutcome::Held,
+        ];
+        if polls.contains(&outcome) {
             let mut nudged = self.nudged();
             if nudged.is_none_or(|since| since.elapsed() > NUDGE_WINDOW) {
                 *nudged = Some(Instant::now());
@@ -495,7 +549,17 @@ impl Observer for TargetMetrics {
             Event::Waiting { next_poll } => {
                 self.poll_interval.set(next_poll.as_secs_f64());
             }
+            Event::Pinned { since, .. } => {
+                self.pinned.set(1);
+                self.pinned_since.set(since_epoch(*since));
+            }
+            Event::Unpinned => {
+                self.pinned.set(0);
+                self.pinned_since.set(0.0);
+            }
             Event::Started
+            | Event::Opened
+            | Event::Polled { .. }
             | Event::Stale { .. }
             | Event::Recovered { .. }
             | Event::Damaged { .. }
@@ -507,26 +571,64 @@ impl Observer for TargetMetrics {
 
 impl Provider {
     /// Every provider, in the order of the discriminants.
-    const ALL: [Self; 1] = [Self::Token];
+    const ALL: [Self; 13] = [
+        Self::Token,
+        Self::Hmac,
+        Self::Github,
+        Self::Gitlab,
+        Self::Gitea,
+        Self::Forgejo,
+        Self::Gogs,
+        Self::BitbucketCloud,
+        Self::BitbucketDc,
+        Self::AzureDevops,
+        Self::Sns,
+        Self::Local,
+        Self::Unknown,
+    ];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::Hmac => "hmac",
+            Self::Github => "github",
+            Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Forgejo => "forgejo",
+            Self::Gogs => "gogs",
+            Self::BitbucketCloud => "bitbucket_cloud",
+            Self::BitbucketDc => "bitbucket_dc",
+            Self::AzureDevops => "azure_devops",
+            Self::Sns => "sns",
+            Self::Local => "local",
+            Self::Unknown => "unknown",
         }
     }
 }
 
 impl NudgeOutcome {
     /// Every outcome, in the order of the discriminants.
-    const ALL: [Self; 3] = [Self::Accepted, Self::Coalesced, Self::Refused];
+    const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Coalesced,
+        Self::Held,
+        Self::Ignored,
+        Self::Replayed,
+        Self::Refused,
+        Self::Delayed,
+    ];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Coalesced => "coalesced",
+            Self::Held => "held",
+            Self::Ignored => "ignored",
+            Self::Replayed => "replayed",
             Self::Refused => "refused",
+            Self::Delayed => "delayed",
         }
     }
 }
@@ -620,6 +722,9 @@ mod tests {
         }
         for (index, outcome) in NudgeOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
+        }
+        for (index, provider) in Provider::ALL.into_iter().enumerate() {
+            assert_eq!(provider as usize, index);
         }
     }
 

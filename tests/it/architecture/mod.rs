@@ -24,7 +24,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("remote", &["base", "pack", "net", "credentials"]),
     ("notify", &["base", "child", "net"]),
     ("observe", &["base", "notify"]),
-    ("serve", &["base", "notify", "observe"]),
+    ("serve", &["base", "remote", "notify", "observe"]),
+    ("control", &["base", "notify", "observe", "serve"]),
     (
         "target",
         &[
@@ -71,6 +72,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "notify",
             "observe",
             "serve",
+            "control",
             "target",
             "cli",
             "config",
