@@ -1,8 +1,10 @@
 //! Fetches commits into the store: the target's own, its tags, and those of its submodules.
 
 use super::settings::Target;
+use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Remedy, Stage, SyncError};
+use crate::base::repo_url::RepoUrl;
 use crate::base::text::printable;
 use crate::remote::{self, Advertised, FetchRequest, Remote};
 use crate::store::Store;
@@ -10,9 +12,6 @@ use crate::tree::{self, Submodule, SubmoduleMode, TreeOptions};
 
 use super::context::Context;
 use super::trees::Trees;
-
-/// How deep submodules may nest: git has no limit, and a repository may contain itself.
-const SUBMODULE_DEPTH: usize = 16;
 
 /// Fetches everything that a tree of the tip needs and the store lacks. `fingerprint` is that of
 /// the settings.
@@ -139,8 +138,8 @@ fn fetch_submodules(
     commit: Commit,
     context: &mut Context<'_>,
 ) -> Result<(), SyncError> {
-    let settings = context.settings;
-    each_submodule(settings, store, commit, &mut |submodule| {
+    let (settings, budget) = (context.settings, context.budget);
+    each_submodule(settings, store, commit, budget, &mut |submodule| {
         if store.contains(submodule.commit) {
             return Ok(());
         }
@@ -156,38 +155,39 @@ fn fetch_submodules(
     })
 }
 
-/// Visits the submodules of a commit, each before its own, as far as the settings want them.
+/// Visits the submodules of a commit, each before its own, as far as the settings want them. A commit
+/// that is at several paths is visited once.
 ///
 /// A commit that the store does not hold counts as one without submodules.
 pub(super) fn each_submodule(
     target: &Target,
     store: &Store,
     commit: Commit,
+    budget: &Budget,
     visit: &mut dyn FnMut(&Submodule) -> Result<(), SyncError>,
 ) -> Result<(), SyncError> {
-    let depth = match target.tree.submodules {
+    let recursive = match target.tree.submodules {
         SubmoduleMode::Off => return Ok(()),
-        SubmoduleMode::Shallow => 1,
-        SubmoduleMode::Recursive => SUBMODULE_DEPTH,
+        SubmoduleMode::Shallow => false,
+        SubmoduleMode::Recursive => true,
+    };
+    let list = |commit: Commit, url: &RepoUrl, options: &TreeOptions| match store.contains(commit) {
+        true => tree::submodules::list(store.path(), commit, options, url, budget),
+        false => Ok(Vec::new()),
     };
     // Sparse patterns speak of the superproject's paths: a submodule is there whole or not at all.
     let whole = TreeOptions {
         sparse: None,
         ..target.tree.clone()
     };
-    let mut pending = vec![(commit, target.remote.url.clone(), depth, &target.tree)];
-    while let Some((parent, parent_url, depth, options)) = pending.pop() {
-        if !store.contains(parent) {
-            continue;
+    let top = list(commit, &target.remote.url, &target.tree)?;
+    tree::nested::walk(top, &mut |submodule| {
+        visit(submodule)?;
+        match recursive {
+            true => list(submodule.commit, &submodule.url, &whole),
+            false => Ok(Vec::new()),
         }
-        for submodule in tree::submodules::list(store.path(), parent, options, &parent_url)? {
-            visit(&submodule)?;
-            if depth > 1 {
-                pending.push((submodule.commit, submodule.url, depth - 1, &whole));
-            }
-        }
-    }
-    Ok(())
+    })
 }
 
 /// The largest pack that is received, in bytes.

@@ -26,7 +26,7 @@ pub(super) fn is_relevant(
     let facts = trees.facts(fingerprint, &candidates, observed, None);
     match comparable(&facts) {
         Some((_, live)) if trees.store.contains(live) => {
-            tree::changed_under(trees.store.path(), live, commit, watched)
+            tree::changed_under(trees.store.path(), live, commit, watched, context.budget)
         }
         _ => Ok(true),
     }

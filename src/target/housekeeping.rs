@@ -13,7 +13,7 @@ use super::settings::Target;
 use super::trees::Trees;
 use crate::base::budget::Budget;
 use crate::base::commit::Commit;
-use crate::base::error::{Remedy, SyncError};
+use crate::base::error::{Reason, Remedy, SyncError};
 use crate::store::{self, Borrower};
 use crate::volume::{Moment, Prune};
 
@@ -128,10 +128,17 @@ fn shrink_store(
     for known in &trees.known {
         let commit = known.revision.commit;
         retained.push(commit);
-        each_submodule(target, &trees.store, commit, &mut |submodule| {
+        let listed = each_submodule(target, &trees.store, commit, budget, &mut |submodule| {
             retained.push(submodule.commit);
             Ok(())
-        })?;
+        });
+        match listed {
+            // The tree was built with other settings, for example without submodules.
+            Err(error) if matches!(error.reason, Reason::Limit | Reason::Hostile) => {
+                debug!(error = error.chain(), %commit, "its submodules are not kept");
+            }
+            listed => listed?,
+        }
     }
     // No tree shows the irrelevant tip, but the next fetch builds on it.
     retained.extend(irrelevant.map(|(tip, _)| tip));

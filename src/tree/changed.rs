@@ -6,8 +6,9 @@ use git2::{Odb, Oid};
 
 use super::objects::{self, EntryMode, Objects};
 use super::sparse::Sparse;
+use crate::base::budget::Budget;
 use crate::base::commit::Commit;
-use crate::base::error::SyncError;
+use crate::base::error::{Stage, SyncError};
 
 /// Whether any path that the patterns include differs between two commits of the store.
 ///
@@ -16,12 +17,14 @@ use crate::base::error::SyncError;
 /// Submodules are compared by their commit ids.
 ///
 /// # Errors
-/// Reason `store`: one of the commits or trees is not in the store.
+/// Reason `store`: one of the commits or trees is not in the store. `timeout` or `cancelled`: the
+/// budget ended.
 pub fn changed_under(
     store: &Path,
     old: Commit,
     new: Commit,
     watched: &Sparse,
+    budget: &Budget,
 ) -> Result<bool, SyncError> {
     let objects = Objects::open(store)?;
     let odb = objects.odb()?;
@@ -34,6 +37,9 @@ pub fn changed_under(
         }
         let (old, new) = (tree(&odb, old)?, tree(&odb, new)?);
         for difference in differences(&old, &new)? {
+            budget.check().map_err(|cause| {
+                SyncError::interrupted(Stage::Build, "comparing two commits", cause)
+            })?;
             if difference.name == b".gitattributes" {
                 return Ok(true);
             }

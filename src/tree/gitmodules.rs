@@ -32,18 +32,36 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Module>, BadLine> {
         at: 0,
         line: 1,
     };
-    let mut modules: BTreeMap<Vec<u8>, Module> = BTreeMap::new();
-    let mut current: Option<Vec<u8>> = None;
+    let mut modules: Vec<Module> = Vec::new();
+    // A name may have megabytes, so it is copied and compared once per section, not once per key.
+    let mut numbers: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut section: Option<Vec<u8>> = None;
+    let mut number = None;
     while let Some(byte) = reader.next() {
         match byte {
             _ if byte.is_ascii_whitespace() => {}
             b'#' | b';' => reader.skip_line(),
-            b'[' => current = reader.section()?,
+            b'[' => {
+                section = reader.section()?;
+                number = None;
+            }
             _ if byte.is_ascii_alphabetic() => {
                 let (key, value) = reader.assignment(byte)?;
-                let Some(name) = &current else { continue };
-                let module = modules.entry(name.clone()).or_default();
-                module.name = String::from_utf8_lossy(name).into_owned();
+                // A section without keys is no submodule.
+                if let Some(name) = section.take() {
+                    let new = Module {
+                        name: String::from_utf8_lossy(&name).into_owned(),
+                        ..Module::default()
+                    };
+                    let known = *numbers.entry(name).or_insert(modules.len());
+                    if known == modules.len() {
+                        modules.push(new);
+                    }
+                    number = Some(known);
+                }
+                let Some(module) = number.and_then(|number: usize| modules.get_mut(number)) else {
+                    continue;
+                };
                 let Some(value) = value else { continue };
                 match key.as_slice() {
                     b"path" => module.path = Some(value),
@@ -55,7 +73,10 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Module>, BadLine> {
             _ => return Err(reader.bad()),
         }
     }
-    Ok(modules.into_values().collect())
+    let by_name = numbers.into_values();
+    Ok(by_name
+        .map(|number| std::mem::take(&mut modules[number]))
+        .collect())
 }
 
 struct Reader<'a> {

@@ -10,22 +10,26 @@
 //! Memory: each worker holds the blob that it writes. A blob of more than 8 MiB is streamed out of
 //! its pack in pieces of 256 KiB, if a pack holds it whole and it is written unconverted. Other large
 //! blobs (deltas, loose objects, converted files) are read by libgit2, which holds the whole blob and
-//! for a delta its base; of these only one is in memory at a time, for any number of workers.
+//! for a delta its base; of these only one is in memory at a time, for any number of workers. A
+//! converted file is not held: it is written in pieces while its blob is converted.
 //!
 //! This module does not fetch, publish or remove anything; after an error the caller removes the
 //! directory. It does not run filters (`filter=lfs` and others): such files are written as they are
 //! in the repository, and are reported. It does not sync files; sealing the revision does that.
 
-mod attributes;
+pub mod attributes;
 mod changed;
 mod changes;
 mod conversion;
 mod convert;
+mod effort;
 mod encoding;
 mod files;
 mod git_dir;
 mod gitmodules;
+mod glob;
 mod names;
+pub mod nested;
 mod objects;
 mod sparse;
 pub mod submodules;
@@ -33,6 +37,7 @@ mod write;
 
 pub use changed::changed_under;
 pub use changes::{Change, changes};
+pub use effort::Effort;
 pub use gitmodules::{BadLine, Module, parse as parse_gitmodules};
 pub use sparse::Sparse;
 pub use submodules::Submodule;

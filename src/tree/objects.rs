@@ -18,6 +18,9 @@ const TREE_LIMIT: usize = 128 << 20;
 /// The largest `.gitattributes` that git reads (attr.h), in bytes; it ignores a larger one.
 const ATTRIBUTES_LIMIT: usize = 100 << 20;
 
+/// The largest `.gitattributes` or `.gitmodules` that is read, in bytes. Each worker may hold one.
+const CONTROL_LIMIT: usize = 16 << 20;
+
 /// The objects of a store, for one thread.
 pub(super) struct Objects {
     repository: Repository,
@@ -135,10 +138,25 @@ pub(super) fn tree_of_commit(odb: &Odb<'_>, id: Oid) -> Result<Oid, SyncError> {
 }
 
 /// Reads a `.gitattributes` or `.gitmodules`; `None` if git would ignore it.
-pub(super) fn control_file(odb: &Odb<'_>, id: Oid) -> Result<Option<Vec<u8>>, SyncError> {
+///
+/// # Errors
+/// Reason `limit`: it has more than 16 MiB. Otherwise it cannot be read.
+pub(super) fn control_file(
+    odb: &Odb<'_>,
+    name: &str,
+    id: Oid,
+) -> Result<Option<Vec<u8>>, SyncError> {
     let (size, kind) = header(odb, id)?;
     if size > ATTRIBUTES_LIMIT || kind != ObjectType::Blob {
         return Ok(None);
+    }
+    if size > CONTROL_LIMIT {
+        return Err(SyncError::new(
+            Stage::Build,
+            Reason::Limit,
+            format!("{name} (blob {id}) has {size} bytes; the limit is {CONTROL_LIMIT}"),
+        )
+        .with_hint("make the file smaller"));
     }
     Ok(Some(read(odb, id, ObjectType::Blob)?.data().to_vec()))
 }

@@ -7,8 +7,10 @@
 //! a pattern matches. Unlike in `.gitignore` files, paths below an excluded directory can be included.
 
 use gix_glob::Pattern;
-use gix_glob::pattern::{Case, Mode};
-use gix_glob::wildmatch::Mode as Wildmatch;
+use gix_glob::pattern::Mode;
+
+use super::effort::Effort;
+use super::glob;
 
 /// A list of patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,19 +69,13 @@ impl Sparse {
     /// Whether the path is included. `inherited` says whether its directory is; it is false for the
     /// top directory.
     pub fn includes(&self, path: &[u8], directory: bool, inherited: bool) -> bool {
-        let basename = path.iter().rposition(|byte| *byte == b'/').map(|at| at + 1);
+        // The patterns are the operator's, so the work is not limited; callers look at the budget
+        // between two paths.
+        let mut effort = Effort::new(u64::MAX, &|| Ok(()));
         self.patterns
             .iter()
             .rev()
-            .find(|pattern| {
-                pattern.matches_repo_relative_path(
-                    path.into(),
-                    basename,
-                    Some(directory),
-                    Case::Sensitive,
-                    Wildmatch::NO_MATCH_SLASH_LITERAL,
-                )
-            })
+            .find(|pattern| glob::matches(pattern, path, directory, &mut effort).unwrap_or(false))
             .map_or(inherited, |pattern| !pattern.is_negative())
     }
 

@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use git2::{Odb, Oid};
 
 use super::gitmodules::{self, BadLine, Module};
+use super::names::PATH_LIMIT;
+use super::nested::SUBMODULE_LIMIT;
 use super::objects::{self, EntryMode, Objects};
 use super::{SubmoduleMode, TreeOptions};
+use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::repo_url::RepoUrl;
@@ -30,7 +33,8 @@ pub struct Submodule {
 }
 
 /// The submodules of `commit` that the options select. Relative URLs are resolved against
-/// `superproject`. The list has one level; it is empty if submodules are off.
+/// `superproject`. The list has one level; it is empty if submodules are off. The time is in
+/// proportion to the size of the trees that have submodules in them.
 ///
 /// A submodule without an entry in `.gitmodules`, or with `update = none`, is not listed: its
 /// directory stays empty.
@@ -38,12 +42,14 @@ pub struct Submodule {
 /// # Errors
 /// Reason `hostile`: a URL begins with a dash, leads above its host, uses a transport that is not
 /// allowed, or leads from a remote repository to this machine. `store`: an object is missing.
-/// `other`: `.gitmodules` is not valid configuration.
+/// `other`: `.gitmodules` is not valid configuration. `limit`: it has too many entries. `timeout` or
+/// `cancelled`: the budget ended.
 pub fn list(
     store: &Path,
     commit: Commit,
     options: &TreeOptions,
     superproject: &RepoUrl,
+    budget: &Budget,
 ) -> Result<Vec<Submodule>, SyncError> {
     if options.submodules == SubmoduleMode::Off {
         return Ok(Vec::new());
@@ -51,16 +57,19 @@ pub fn list(
     let objects = Objects::open(store)?;
     let odb = objects.odb()?;
     let root = objects::tree(&odb, objects::tree_of_commit(&odb, commit.oid())?)?;
+    let modules = modules(&odb, &root)?.map;
+    let wanted = modules
+        .iter()
+        .filter(|(_, module)| !module.update_none)
+        .map(|(path, _)| path.as_slice())
+        .collect();
     let mut found = Vec::new();
-    for (path, module) in modules(&odb, &root)?.map {
-        if module.update_none {
-            continue;
-        }
-        let Some(id) = gitlink(&odb, &root, &path, options)? else {
+    for (path, id) in gitlinks(&odb, root, wanted, options, budget)? {
+        let Some(module) = modules.get(&path) else {
             continue;
         };
         found.push(Submodule {
-            url: address(&module, superproject)?,
+            url: address(module, superproject)?,
             path: PathBuf::from(OsString::from_vec(path)),
             commit: Commit::from(id),
         });
@@ -93,7 +102,7 @@ pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> 
     if !matches!(entry.mode, EntryMode::File | EntryMode::Executable) {
         return Ok(Modules::default());
     }
-    let Some(text) = objects::control_file(odb, entry.id)? else {
+    let Some(text) = objects::control_file(odb, ".gitmodules", entry.id)? else {
         return Ok(Modules::default());
     };
     let modules = gitmodules::parse(&text).map_err(|BadLine(line)| {
@@ -104,6 +113,14 @@ pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> 
         )
         .with_hint("correct .gitmodules, or set --submodules off")
     })?;
+    if modules.len() as u64 > SUBMODULE_LIMIT {
+        return Err(SyncError::new(
+            Stage::Build,
+            Reason::Limit,
+            format!(".gitmodules names more than {SUBMODULE_LIMIT} submodules"),
+        )
+        .with_hint("set --submodules off, or remove entries from .gitmodules"));
+    }
     let map = modules
         .into_iter()
         .filter(|module| module.url.is_some())
@@ -115,38 +132,79 @@ pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> 
     })
 }
 
-/// The commit of the submodule at a path, if there is one and the options select it.
-fn gitlink(
+/// A directory that may have submodules in it or below it.
+struct Waiting<'m> {
+    tree: Vec<u8>,
+    /// Length of its path, with a slash.
+    prefix: usize,
+    /// Whether the sparse patterns include it.
+    included: bool,
+    /// The paths, from the top, that may be submodules.
+    wanted: Vec<&'m [u8]>,
+}
+
+/// Those of the `wanted` paths that are submodules and that the options select, with their commits.
+/// Reads each tree once.
+fn gitlinks(
     odb: &Odb<'_>,
-    root: &[u8],
-    path: &[u8],
+    root: Vec<u8>,
+    wanted: Vec<&[u8]>,
     options: &TreeOptions,
-) -> Result<Option<Oid>, SyncError> {
-    let mut tree = root.to_vec();
-    let mut included = options.sparse.is_none();
-    let mut end = 0;
-    loop {
-        let length = path[end..].iter().position(|byte| *byte == b'/');
-        let name = match length {
-            Some(length) => &path[end..end + length],
-            None => &path[end..],
-        };
-        end += name.len();
-        let Some(entry) = objects::find(&tree, name)? else {
-            return Ok(None);
-        };
-        let (mode, id) = (entry.mode, entry.id);
-        if let Some(sparse) = &options.sparse {
-            // A submodule is matched like a file, because git's index has one entry for it.
-            included = sparse.includes(&path[..end], mode == EntryMode::Tree, included);
+    budget: &Budget,
+) -> Result<Vec<(Vec<u8>, Oid)>, SyncError> {
+    let mut found = Vec::new();
+    let mut waiting = vec![Waiting {
+        tree: root,
+        prefix: 0,
+        included: options.sparse.is_none(),
+        // The tree writer refuses longer paths.
+        wanted: wanted
+            .into_iter()
+            .filter(|path| path.len() <= PATH_LIMIT)
+            .collect(),
+    }];
+    while let Some(here) = waiting.pop() {
+        let mut by_name: HashMap<&[u8], Vec<&[u8]>> = HashMap::new();
+        for path in here.wanted {
+            let rest = &path[here.prefix..];
+            let end = rest.iter().position(|byte| *byte == b'/');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            by_name.entry(name).or_default().push(path);
         }
-        match (mode, length) {
-            (EntryMode::Commit, None) => return Ok(included.then_some(id)),
-            (EntryMode::Tree, Some(_)) => tree = objects::tree(odb, id)?,
-            _ => return Ok(None),
+        let mut at = 0;
+        while let Some(entry) = objects::next_entry(&here.tree, &mut at) {
+            let entry = entry?;
+            budget.check().map_err(|cause| {
+                SyncError::interrupted(Stage::Build, "listing the submodules", cause)
+            })?;
+            // Like git, takes the first of two entries with one name.
+            let Some(paths) = by_name.remove(entry.name) else {
+                continue;
+            };
+            let end = here.prefix + entry.name.len();
+            let is_tree = entry.mode == EntryMode::Tree;
+            let mut included = here.included;
+            if let (Some(sparse), Some(path)) = (&options.sparse, paths.first()) {
+                // A submodule is matched like a file, because git's index has one entry for it.
+                included = sparse.includes(&path[..end], is_tree, included);
+            }
+            if is_tree {
+                let below: Vec<&[u8]> = paths.into_iter().filter(|p| p.len() > end).collect();
+                if !below.is_empty() {
+                    waiting.push(Waiting {
+                        tree: objects::tree(odb, entry.id)?,
+                        prefix: end + 1,
+                        included,
+                        wanted: below,
+                    });
+                }
+            } else if entry.mode == EntryMode::Commit && included {
+                let path = paths.into_iter().find(|path| path.len() == end);
+                found.extend(path.map(|path| (path.to_vec(), entry.id)));
+            }
         }
-        end += 1;
     }
+    Ok(found)
 }
 
 /// The absolute URL of a submodule; fails if it is not allowed.

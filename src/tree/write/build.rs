@@ -50,7 +50,9 @@ struct Queue {
 #[derive(Default)]
 pub(super) struct Counts {
     entries: AtomicU64,
-    pub(super) bytes: AtomicU64,
+    /// Populated submodules that are written and not copied from the base.
+    pub(super) submodules: AtomicU64,
+    bytes: AtomicU64,
     pub(super) files_written: AtomicU64,
     pub(super) files_shared: AtomicU64,
     pub(super) bytes_written: AtomicU64,
@@ -232,7 +234,6 @@ impl<'a> Build<'a> {
     /// Counts an entry of `size` bytes before it is written; fails beyond the limits.
     pub(super) fn admit(&self, size: u64) -> Result<(), SyncError> {
         let entries = self.counts.entries.fetch_add(1, Ordering::Relaxed) + 1;
-        let bytes = self.counts.bytes.fetch_add(size, Ordering::Relaxed) + size;
         if let Some(limit) = self.options.max_files
             && entries > limit
         {
@@ -243,6 +244,12 @@ impl<'a> Build<'a> {
             )
             .with_hint("raise --max-files if you trust this repository"));
         }
+        self.admit_bytes(size)
+    }
+
+    /// Counts bytes of a file before they are written; fails beyond the limit.
+    pub(super) fn admit_bytes(&self, size: u64) -> Result<(), SyncError> {
+        let bytes = self.counts.bytes.fetch_add(size, Ordering::Relaxed) + size;
         if let Some(limit) = self.options.max_bytes
             && bytes > limit
         {

@@ -1,6 +1,8 @@
 //! Writing a file or symbolic link from its blob in the store.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use git2::{ObjectType, Oid};
@@ -66,9 +68,6 @@ impl Job<'_> {
         )?;
         counts.files_written.fetch_add(1, Ordering::Relaxed);
         counts.bytes_written.fetch_add(stat.size, Ordering::Relaxed);
-        counts
-            .bytes
-            .fetch_add(stat.size.saturating_sub(size as u64), Ordering::Relaxed);
         Ok(stat)
     }
 
@@ -105,13 +104,26 @@ impl Job<'_> {
             // Only one large blob is in memory at a time.
             let _large = is_large.then(|| lock(&self.build.large));
             let blob = objects::read(&self.odb, id, ObjectType::Blob)?;
-            let converted = convert::convert(conversion, id, blob.data());
-            if converted.left_encoding {
-                let encoding = conversion.encoding.as_deref().unwrap_or_default();
-                let attribute = format!("working-tree-encoding={encoding}");
-                lock(&self.build.remarks).note_unapplied(&attribute, printable_path(&path()));
+            if conversion.is_none() {
+                files::fill(create()?, blob.data(), proceed).map_err(failed)?
+            } else {
+                let content = blob.data();
+                let plan = convert::plan(conversion, id, content, proceed).map_err(failed)?;
+                if plan.left_encoding {
+                    let encoding = conversion.encoding.as_deref().unwrap_or_default();
+                    let attribute = format!("working-tree-encoding={encoding}");
+                    lock(&self.build.remarks).note_unapplied(&attribute, printable_path(&path()));
+                }
+                self.build
+                    .admit_bytes(plan.size.saturating_sub(size as u64))?;
+                let mut file = File::from(create()?);
+                convert::write(&plan, conversion, id, content, &mut |piece| {
+                    proceed()?;
+                    file.write_all(piece).map_err(WriteFailure::Disk)
+                })
+                .map_err(failed)?;
+                OwnedFd::from(file)
             }
-            files::fill(create()?, &converted.bytes, proceed).map_err(failed)?
         };
         files::finish(file, self.build.options.group_write)
             .map_err(|error| self.failed(&path(), error))

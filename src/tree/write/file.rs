@@ -6,6 +6,8 @@ use super::paths::printable_path;
 use super::task::{DirectoryPlan, TaskOutput};
 use crate::base::error::SyncError;
 use crate::manifest::{Kind, Record};
+use crate::tree::Effort;
+use crate::tree::attributes::STEP_LIMIT;
 use crate::tree::conversion::Conversion;
 use crate::tree::objects::TreeEntry;
 
@@ -25,7 +27,10 @@ impl Job<'_> {
         if let Some(rules) = &plan.rules
             && kind != Kind::Symlink
         {
-            let attributes = rules.attributes_of(&path[plan.repository.prefix..]);
+            let proceed = || self.proceed();
+            let mut effort = Effort::new(STEP_LIMIT, &proceed);
+            let attributes =
+                rules.attributes_of(&path[plan.repository.prefix..], &mut effort)?;
             conversion = attributes.conversion;
             if let Some(filter) = attributes.filter {
                 lock(&self.build.remarks)

@@ -14,7 +14,7 @@ use crate::manifest::{Block, Kind};
 use crate::tree::attributes::Rules;
 use crate::tree::objects::{self, EntryMode, TreeEntry, hostile};
 use crate::tree::submodules::{Modules, modules};
-use crate::tree::{SubmoduleMode, hash, names};
+use crate::tree::{Effort, SubmoduleMode, hash, names};
 
 /// The entries of a directory that one task writes.
 const PART: usize = 512;
@@ -43,11 +43,13 @@ impl Job<'_> {
         let mut rules = work.rules;
         if let Some(entry) = objects::find(&tree, b".gitattributes")?
             && !matches!(entry.mode, EntryMode::Tree | EntryMode::Commit)
-            && let Some(text) = objects::control_file(&self.odb, entry.id)?
+            && let Some(text) = objects::control_file(&self.odb, ".gitattributes", entry.id)?
         {
             context = mix(context, "attributes", entry.id);
             let path = directory.path.get(repository.prefix..).unwrap_or_default();
-            rules = Some(Arc::new(Rules::new(rules, path, &text)));
+            let proceed = || self.proceed();
+            let mut effort = Effort::new(u64::MAX, &proceed);
+            rules = Some(Arc::new(Rules::new(rules, path, &text, &mut effort)?));
         }
         let base = match (&self.build.base, work.base) {
             (Some(base), Some(number)) => Some(base.directory(number, context)?),

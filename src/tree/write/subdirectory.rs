@@ -1,6 +1,7 @@
 //! The sub-directories of a tree object: trees and submodules, each a task of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use git2::Oid;
 
@@ -12,7 +13,7 @@ use super::task::{DirectoryPlan, Task, TaskOutput, TreeWork, Work};
 use crate::base::error::{Stage, SyncError};
 use crate::manifest::{Kind, Record, Stat};
 use crate::tree::objects::{self, TreeEntry};
-use crate::tree::{SubmoduleMode, files};
+use crate::tree::{SubmoduleMode, files, nested};
 
 impl Job<'_> {
     pub(super) fn subtree(
@@ -124,7 +125,7 @@ impl Job<'_> {
                 prelinked: false,
             },
             _ => Work::Tree(TreeWork {
-                tree: self.submodule_tree(path, entry.id)?,
+                tree: self.enter_submodule(path, entry.id, repository.level + 1)?,
                 repository: None,
                 level: repository.level + 1,
                 rules: None,
@@ -137,7 +138,12 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn submodule_tree(&self, path: &[u8], commit: Oid) -> Result<Oid, SyncError> {
+    /// The tree of a submodule that is written. Too many or too deep ones fail before their commits
+    /// are looked up, because the caller has not fetched those and would take the store for damaged.
+    fn enter_submodule(&self, path: &[u8], commit: Oid, level: usize) -> Result<Oid, SyncError> {
+        nested::check_level(&printable_path(path), level)?;
+        let counts = &self.build.counts;
+        nested::check_count(counts.submodules.fetch_add(1, Ordering::Relaxed) + 1)?;
         objects::tree_of_commit(&self.odb, commit).map_err(|error| {
             let message = format!(
                 "the commit {commit} of submodule {} cannot be read from the store",

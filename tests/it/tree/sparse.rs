@@ -123,7 +123,7 @@ fn only_changes_under_the_watched_paths_count() {
     let first = bench.origin.commit();
     let changed = |to: Commit, paths: &[&str]| {
         let watched = Sparse::from_paths(paths);
-        changed_under(&bench.origin.store(), first, to, &watched).unwrap()
+        changed_under(&bench.origin.store(), first, to, &watched, &budget()).unwrap()
     };
     assert!(!changed(first, &["docs"]));
     bench.origin.put("src/main.rs", "changed");

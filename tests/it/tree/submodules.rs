@@ -41,12 +41,12 @@ fn submodules_are_listed_level_by_level() {
     let commit = put_submodules(&bench);
     let url = RepoUrl::parse("https://host/org/top.git").unwrap();
     let options = TreeOptions::default();
-    let top = submodules::list(&bench.origin.store(), commit, &options, &url).unwrap();
+    let top = submodules::list(&bench.origin.store(), commit, &options, &url, &budget()).unwrap();
     assert_eq!(top.len(), 1);
     assert_eq!(top[0].path, Path::new("libs/middle"));
     assert_eq!(top[0].url.to_string(), "https://host/org/middle.git");
     let next =
-        submodules::list(&bench.origin.store(), top[0].commit, &options, &top[0].url).unwrap();
+        submodules::list(&bench.origin.store(), top[0].commit, &options, &top[0].url, &budget()).unwrap();
     assert_eq!(next.len(), 1);
     assert_eq!(next[0].path, Path::new("nested/inner"));
     assert_eq!(next[0].url.to_string(), "https://host/org/inner");
@@ -55,7 +55,7 @@ fn submodules_are_listed_level_by_level() {
         ..TreeOptions::default()
     };
     assert!(
-        submodules::list(&bench.origin.store(), commit, &off, &url)
+        submodules::list(&bench.origin.store(), commit, &off, &url, &budget())
             .unwrap()
             .is_empty()
     );
@@ -64,7 +64,7 @@ fn submodules_are_listed_level_by_level() {
         ..TreeOptions::default()
     };
     assert!(
-        submodules::list(&bench.origin.store(), commit, &elsewhere, &url)
+        submodules::list(&bench.origin.store(), commit, &elsewhere, &url, &budget())
             .unwrap()
             .is_empty()
     );
