@@ -9,6 +9,7 @@ use super::{PACKED_REFS, Store, replace};
 use crate::base::commit::Commit;
 use crate::base::error::{Stage, SyncError};
 use crate::base::transfer::Advertised;
+use crate::pack::peel;
 
 /// The most tags that one request fetches.
 const MAX_TAGS: usize = 1000;
@@ -69,16 +70,13 @@ impl Store {
         needed: &mut HashSet<Oid>,
     ) -> Result<(), SyncError> {
         let read = |cause| self.unreadable(cause);
+        let odb = repository.odb().map_err(read)?;
         for reference in repository.references_glob("refs/tags/*").map_err(read)? {
-            let mut chain = Vec::new();
             let target = reference.map_err(read)?.target();
-            let mut object = target.and_then(|id| repository.find_object(id, None).ok());
-            while let Some(tag) = object.as_ref().and_then(|object| object.as_tag().cloned()) {
-                chain.push(tag.id());
-                object = tag.target().ok();
-            }
-            if object.is_some_and(|commit| history.contains(&commit.id().into())) {
-                needed.extend(chain);
+            if let Some(peeled) = target.and_then(|id| peel(&odb, id).ok())
+                && history.contains(&peeled.id.into())
+            {
+                needed.extend(peeled.tags);
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use git2::{Index, IndexTime, ObjectType, Oid};
+use git2::{Index, IndexTime, Oid};
 use rustix::fs::{AtFlags, CWD};
 
 use super::BuildRequest;
@@ -20,6 +20,7 @@ use super::objects::{self, Objects};
 use crate::base::budget::Budget;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::files::relative;
+use crate::pack::peel;
 
 /// `GIT_INDEX_ENTRY_SKIP_WORKTREE`: the path is not in the work tree on purpose.
 const SKIP_WORKTREE: u16 = 1 << 14;
@@ -84,10 +85,8 @@ fn tags(objects: &Objects) -> Result<String, SyncError> {
         let (Ok(name), Some(id)) = (tag.name(), tag.target()) else {
             continue;
         };
-        let Some(peeled) = tag.peel(ObjectType::Any).ok().map(|object| object.id()) else {
-            continue;
-        };
-        if odb.exists(peeled) {
+        // Peeling fails if an object of the chain is not in the store.
+        if let Ok(peeled) = peel(&odb, id).map(|peeled| peeled.id) {
             let peeled = match peeled == id {
                 true => String::new(),
                 false => format!("^{peeled}\n"),

@@ -6,6 +6,8 @@
 //! it. The pack has whole objects, because computing deltas would take longer than copying the bytes
 //! that they save.
 
+mod history;
+
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -14,16 +16,16 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use git2::{
-    ErrorCode, Object, ObjectType, Oid, Reference, Repository, RepositoryOpenFlags, Sort, Tree,
-};
+use git2::{ErrorCode, ObjectType, Odb, Oid, Reference, Repository, RepositoryOpenFlags, Tree};
 use ring::digest;
 
 use crate::base::budget::{Budget, Interrupted};
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::transfer::{Advertised, Fetched, PackSink};
-use crate::pack::{LARGE, Whole, entry};
+use crate::pack::{LARGE, Peeled, Whole, entry, peel};
+
+use history::{Chosen, links, whole_history, within_depth};
 
 use super::errors::{no_commit, object_format};
 use super::upstream::{FetchRequest, RefName, Remote, Tip};
@@ -94,15 +96,9 @@ impl LocalRemote {
         let Some(object) = reference.target() else {
             return Ok(Tip::Missing { empty: false });
         };
-        let peeled = repository.find_object(object, None).and_then(beyond_tags);
-        if let Ok(peeled) = &peeled
-            && let Some(kind @ (ObjectType::Tree | ObjectType::Blob)) = peeled.kind()
-        {
-            let what = format!("{name} of {}", self.path.display());
-            return Err(no_commit(Stage::Poll, &what, kind.str()));
-        }
-        let commit = peeled
-            .and_then(|object| object.peel_to_commit())
+        let peeled = repository
+            .odb()
+            .and_then(|odb| peel(&odb, object))
             .map_err(|cause| {
                 SyncError::new(
                     Stage::Poll,
@@ -111,10 +107,14 @@ impl LocalRemote {
                 )
                 .with_source(cause)
             })?;
+        if peeled.kind != ObjectType::Commit {
+            let what = format!("{name} of {}", self.path.display());
+            return Err(no_commit(Stage::Poll, &what, peeled.kind.str()));
+        }
         Ok(Tip::At(Advertised {
             name,
             object: object.into(),
-            commit: commit.id().into(),
+            commit: peeled.id.into(),
         }))
     }
 }
@@ -189,37 +189,36 @@ impl Remote for LocalRemote {
             )
             .with_source(cause)
         };
-        let want = repository
-            .find_object(request.want.oid(), None)
-            .map_err(missing)?;
-        let peeled = beyond_tags(want.clone()).map_err(missing)?;
-        if let Some(kind @ (ObjectType::Tree | ObjectType::Blob)) = peeled.kind() {
+        let odb = repository
+            .odb()
+            .map_err(|cause| self.failed(Stage::Fetch, "open", cause))?;
+        let want = peel(&odb, request.want.oid()).map_err(missing)?;
+        if want.kind != ObjectType::Commit {
             let id = request.want.to_string();
-            return Err(no_commit(Stage::Fetch, &id, kind.str()));
+            return Err(no_commit(Stage::Fetch, &id, want.kind.str()));
         }
-        let commit = peeled.peel_to_commit().map_err(missing)?;
         let failed = |cause: git2::Error| match budget.check() {
             Err(cause) => SyncError::interrupted(Stage::Fetch, "the fetch", cause),
             Ok(()) => self.failed(Stage::Fetch, "read", cause),
         };
         let source_boundary = shallow_boundary(&repository);
         let chosen = if request.depth > 0 {
-            within_depth(&repository, commit.id(), request, &source_boundary)
+            within_depth(&odb, want.id, request, &source_boundary, budget)
         } else {
-            whole_history(&repository, commit.id(), request, &source_boundary)
+            whole_history(&odb, want.id, request, &source_boundary, budget)
         }
         .map_err(failed)?;
 
         let mut selection = Selection {
             repository: &repository,
+            odb: &odb,
             objects: Vec::new(),
             seen: HashSet::new(),
             budget,
         };
-        selection.add_tag(want).map_err(failed)?;
+        selection.add_tag(&want);
         for tag in request.also {
-            let tag = repository.find_object(tag.oid(), None).map_err(missing)?;
-            selection.add_tag(tag).map_err(failed)?;
+            selection.add_tag(&peel(&odb, tag.oid()).map_err(missing)?);
         }
         selection
             .add_commits(&chosen, request.haves)
@@ -241,77 +240,6 @@ impl Remote for LocalRemote {
     }
 }
 
-/// Peels a tag, or a tag of a tag, to its object; returns any other object unchanged.
-fn beyond_tags(mut object: Object<'_>) -> Result<Object<'_>, git2::Error> {
-    while let Some(tag) = object.as_tag() {
-        object = tag.target()?;
-    }
-    Ok(object)
-}
-
-/// The part of the history that a request asks for.
-struct Chosen {
-    /// Parents before children. Includes commits that the store has.
-    commits: Vec<Oid>,
-    /// Commits whose parents are left out.
-    boundary: Vec<Commit>,
-}
-
-/// The commits at most `depth - 1` steps from the tip.
-fn within_depth(
-    repository: &Repository,
-    tip: Oid,
-    request: &FetchRequest<'_>,
-    source_boundary: &HashSet<Oid>,
-) -> Result<Chosen, git2::Error> {
-    let odb = repository.odb()?;
-    let mut seen = HashSet::from([tip]);
-    let mut commits = Vec::new();
-    let mut boundary = Vec::new();
-    let mut level = vec![tip];
-    for left in (0..request.depth).rev() {
-        let mut next = Vec::new();
-        for id in level {
-            commits.push(id);
-            let parents: Vec<Oid> = repository.find_commit(id)?.parent_ids().collect();
-            let cut = source_boundary.contains(&id) || parents.iter().any(|p| !odb.exists(*p));
-            if cut || (left == 0 && !parents.is_empty()) {
-                boundary.push(id.into());
-            } else {
-                next.extend(parents.into_iter().filter(|parent| seen.insert(*parent)));
-            }
-        }
-        level = next;
-    }
-    commits.reverse();
-    Ok(Chosen { commits, boundary })
-}
-
-/// All commits that the store does not have; all commits at all if the store is shallow.
-fn whole_history(
-    repository: &Repository,
-    tip: Oid,
-    request: &FetchRequest<'_>,
-    source_boundary: &HashSet<Oid>,
-) -> Result<Chosen, git2::Error> {
-    let odb = repository.odb()?;
-    let mut walk = repository.revwalk()?;
-    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
-    walk.push(tip)?;
-    if request.shallow.is_empty() {
-        for have in request.haves.iter().filter(|have| odb.exists(have.oid())) {
-            walk.hide(have.oid())?;
-        }
-    }
-    let commits = walk.collect::<Result<Vec<_>, _>>()?;
-    let boundary = commits
-        .iter()
-        .filter(|id| source_boundary.contains(id))
-        .map(|id| Commit::from(*id))
-        .collect();
-    Ok(Chosen { commits, boundary })
-}
-
 /// The commits whose parents the repository does not have, because it is shallow itself.
 fn shallow_boundary(repository: &Repository) -> HashSet<Oid> {
     let text = std::fs::read_to_string(repository.commondir().join("shallow")).unwrap_or_default();
@@ -331,6 +259,7 @@ const PIECE: usize = 256 << 10;
 /// The objects that go into the pack.
 struct Selection<'r> {
     repository: &'r Repository,
+    odb: &'r Odb<'r>,
     objects: Vec<Oid>,
     seen: HashSet<Oid>,
     budget: &'r Budget,
@@ -343,8 +272,8 @@ impl<'r> Selection<'r> {
         let held: HashSet<Oid> = haves.iter().map(Commit::oid).collect();
         let mut roots: HashMap<Oid, Oid> = HashMap::new();
         for have in haves {
-            if let Ok(commit) = self.repository.find_commit(have.oid()) {
-                roots.insert(have.oid(), commit.tree_id());
+            if let Ok(commit) = links(self.odb, have.oid(), self.budget) {
+                roots.insert(have.oid(), commit.tree);
             }
         }
         let held_roots: Vec<Oid> = roots.values().copied().collect();
@@ -352,50 +281,38 @@ impl<'r> Selection<'r> {
             if held.contains(id) {
                 continue;
             }
-            let commit = self.repository.find_commit(*id)?;
+            let commit = links(self.odb, *id, self.budget)?;
             self.objects.push(*id);
             let mut bases: Vec<Oid> = commit
-                .parent_ids()
-                .filter_map(|parent| roots.get(&parent).copied())
+                .parents
+                .iter()
+                .filter_map(|parent| roots.get(parent).copied())
                 .collect();
             if bases.is_empty() {
                 bases.clone_from(&held_roots);
             }
-            roots.insert(*id, commit.tree_id());
-            self.add_tree(commit.tree_id(), &bases)?;
+            roots.insert(*id, commit.tree);
+            self.add_tree(commit.tree, &bases)?;
         }
         Ok(())
     }
 
-    /// Adds a tag object and the tag objects that it points to; adds nothing for a commit.
-    fn add_tag(&mut self, object: Object<'r>) -> Result<(), git2::Error> {
-        let mut object = object;
-        while let Some(tag) = object.as_tag() {
-            if self.seen.insert(tag.id()) {
-                self.objects.push(tag.id());
-            }
-            let target = tag.target()?;
-            object = target;
-        }
-        Ok(())
+    /// Adds the tag objects of a chain.
+    fn add_tag(&mut self, peeled: &Peeled) {
+        let new = peeled.tags.iter().filter(|tag| self.seen.insert(**tag));
+        self.objects.extend(new);
     }
 
     /// Adds the tag objects of commits that are sent, as `include-tag` does.
     fn add_tags(&mut self) -> Result<(), git2::Error> {
         let sent: HashSet<Oid> = self.objects.iter().copied().collect();
         for reference in self.repository.references_glob("refs/tags/*")? {
-            let mut chain = Vec::new();
-            let mut object = reference?
+            let peeled = reference?
                 .target()
                 .filter(|id| !sent.contains(id))
-                .and_then(|id| self.repository.find_object(id, None).ok());
-            while let Some(tag) = object.as_ref().and_then(|object| object.as_tag().cloned()) {
-                chain.push(tag.id());
-                object = tag.target().ok();
-            }
-            if object.is_some_and(|commit| sent.contains(&commit.id())) {
-                self.objects
-                    .extend(chain.into_iter().filter(|id| !sent.contains(id)));
+                .and_then(|id| peel(self.odb, id).ok());
+            if let Some(peeled) = peeled.filter(|peeled| sent.contains(&peeled.id)) {
+                self.add_tag(&peeled);
             }
         }
         Ok(())
@@ -445,7 +362,7 @@ impl<'r> Selection<'r> {
 
     /// Writes the pack (gitformat-pack, version 2); returns its size in bytes.
     fn send(self, pack: &mut dyn PackSink) -> Result<u64, SyncError> {
-        let odb = self.repository.odb().map_err(unsent)?;
+        let odb = self.odb;
         let packs = self.repository.commondir().join("objects/pack");
         let mut sum = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         let mut bytes = 0;
