@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, value_parser};
 
 /// Which new commits are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,9 +74,10 @@ pub struct TreeFlags {
     #[arg(long, env = "GVR_SHARE", value_enum, default_value_t = Share::Hardlink, value_name = "HOW")]
     pub share: Share,
 
-    /// How many threads write a tree; 0 for one per CPU
-    #[arg(long, env = "GVR_JOBS", default_value_t = 0, value_name = "COUNT")]
-    pub jobs: usize,
+    /// How many threads write a tree, at most 256; 0 for one per CPU
+    #[arg(long, env = "GVR_JOBS", default_value_t = 0, value_name = "COUNT",
+          value_parser = value_parser!(u16).range(0..=256))]
+    pub jobs: u16,
 
     /// The largest tree to write, in bytes; larger trees are refused
     ///

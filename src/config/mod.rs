@@ -88,6 +88,55 @@ mod tests {
     }
 
     #[test]
+    fn a_file_for_other_programs_is_outside_the_tree_and_a_regular_file() {
+        use std::os::unix::fs::symlink;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (root, at) = (dir.path().join("v"), |name: &str| dir.path().join(name));
+        std::fs::create_dir_all(root.join(".gvr/revisions")).unwrap();
+        std::fs::create_dir(at("directory")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        symlink(root.join(".gvr/revisions"), at("way-in")).unwrap();
+        symlink(".gvr/revisions", root.join("current")).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), kind, mode, 0).unwrap();
+        let root = root.to_str().unwrap();
+        let result = |flag: &str, path: &str| {
+            resolve(&["--repo", "https://h/r", "--root", root, flag, path])
+        };
+        for flag in ["--touch-file", "--error-file", "--status-file"] {
+            for (path, why) in [
+                (at("fifo"), "not a regular file"),
+                (at("directory"), "directory"),
+                (at("link"), "symbolic link"),
+                (at("way-in/x"), ".gvr"),
+                ("current/x".into(), "tree"),
+                ("current".into(), "tree"),
+                (".gvr/x".into(), ".gvr"),
+                ("other/../.gvr/x".into(), ".gvr"),
+            ] {
+                let error = result(flag, path.to_str().unwrap()).map(drop).unwrap_err();
+                assert!(error.starts_with(flag) && error.contains(why), "{error}");
+            }
+            for path in [at("file"), at("new"), "beside".into()] {
+                result(flag, path.to_str().unwrap()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn more_threads_than_256_are_refused() {
+        assert_eq!(
+            with_repo(&["--jobs", "256"]).unwrap().targets[0].tree.jobs,
+            256
+        );
+        let error = with_repo(&["--jobs", "100000"]).map(drop).unwrap_err();
+        assert!(error.contains("--jobs") && error.contains("256"), "{error}");
+    }
+
+    #[test]
     fn a_link_cannot_swallow_the_root_or_enter_our_directory() {
         for link in [".", "/", "..", "/v", ".gvr/x", "/v/.gvr"] {
             assert!(with_repo(&["--link", link]).is_err(), "{link}");

@@ -24,7 +24,7 @@ pub(super) fn options(flags: &Flags, from: &WorkingDirectory) -> Result<TreeOpti
         ));
     }
     Ok(TreeOptions {
-        jobs: tree.jobs,
+        jobs: tree.jobs.into(),
         share: match tree.share {
             cli::Share::Hardlink => Share::Hardlink,
             cli::Share::Reflink => Share::Reflink,

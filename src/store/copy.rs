@@ -11,9 +11,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use git2::{ErrorClass, Oid};
+use git2::Oid;
 
-use super::indexing::system_error;
+use super::indexing::{is_disk_failure, system_error};
 use super::pack_writer::PackWriter;
 use super::packs::{self, Pack};
 use crate::base::budget::{Budget, Interrupted};
@@ -134,7 +134,7 @@ impl<'a> CopyPlan<'a> {
         let range = self.slices[slice].clone();
         let failed = |cause| match budget.check() {
             Err(interrupted) => CopyFailure::Interrupted(interrupted),
-            Ok(()) => not_indexed(cause),
+            Ok(()) => not_indexed(cause, directory),
         };
         let count = u32::try_from(range.len()).map_err(damaged)?;
         let mut writer = PackWriter::new(directory, count, budget).map_err(failed)?;
@@ -143,7 +143,7 @@ impl<'a> CopyPlan<'a> {
         for step in &self.steps[range.clone()] {
             offsets.push(writer.length());
             let base = step.base.map(|base| offsets[base as usize - range.start]);
-            self.copy(step.object, base, &mut piece, &mut writer, budget)?;
+            self.copy(step.object, base, &mut piece, &mut writer, budget, &failed)?;
         }
         let checksum = writer.finish().map_err(failed)?;
         let name = format!("pack-{checksum}");
@@ -160,7 +160,8 @@ impl<'a> CopyPlan<'a> {
         Ok(name)
     }
 
-    /// Copies one object. For a delta, `base` is the offset of its base in the new pack.
+    /// Copies one object. For a delta, `base` is the offset of its base in the new pack. `failed`
+    /// translates an error of the writer.
     fn copy(
         &self,
         object: PackedObject,
@@ -168,6 +169,7 @@ impl<'a> CopyPlan<'a> {
         piece: &mut [u8],
         writer: &mut PackWriter,
         budget: &Budget,
+        failed: &dyn Fn(git2::Error) -> CopyFailure,
     ) -> Result<(), CopyFailure> {
         let source = &self.sources[object.source as usize];
         let Range { start, end } = source.extent(object.position);
@@ -186,13 +188,10 @@ impl<'a> CopyPlan<'a> {
                 let distance = writer.length() - base;
                 writer
                     .write(&entry::rebased(old, distance))
-                    .map_err(not_indexed)?;
+                    .map_err(failed)?;
                 data = data.get(header.length..).unwrap_or_default();
             }
-            writer.write(data).map_err(|cause| match budget.check() {
-                Err(interrupted) => CopyFailure::Interrupted(interrupted),
-                Ok(()) => not_indexed(cause),
-            })?;
+            writer.write(data).map_err(failed)?;
             at += length as u64;
         }
         Ok(())
@@ -336,9 +335,9 @@ fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CopyFa
 }
 
 /// The failure that an error of the indexer stands for.
-fn not_indexed(cause: git2::Error) -> CopyFailure {
-    if cause.class() == ErrorClass::Os {
-        CopyFailure::Disk(system_error(cause))
+fn not_indexed(cause: git2::Error, directory: &Path) -> CopyFailure {
+    if is_disk_failure(&cause) {
+        CopyFailure::Disk(system_error(cause, directory))
     } else {
         damaged(cause)
     }

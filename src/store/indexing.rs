@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use git2::{Indexer, Odb};
+use git2::{ErrorClass, Indexer, Odb};
 
 use crate::base::budget::Budget;
 
@@ -77,15 +77,35 @@ impl Indexing {
     }
 }
 
-/// The system's error behind an error of libgit2, which passes on only its text (strerror(3)).
-pub(super) fn system_error(cause: git2::Error) -> io::Error {
+/// Whether an error of libgit2's indexer means that a file could not be written.
+///
+/// `git_indexer_commit` ignores the results of most of its writes to the index. If one fails, the
+/// last one fails too, but sets no error: libgit2 then reports "no error" of no class.
+pub(super) fn is_disk_failure(cause: &git2::Error) -> bool {
+    cause.class() == ErrorClass::Os
+        || (cause.class() == ErrorClass::None && cause.message() == "no error")
+}
+
+/// The system's error behind an error of libgit2 about a file in `directory`. libgit2 passes on only
+/// its text (strerror(3)), or nothing at all.
+pub(super) fn system_error(cause: git2::Error, directory: &Path) -> io::Error {
     let says = |words| cause.message().contains(words);
-    let kind = if says("No space left") || says("quota") {
+    let is_silent = cause.class() == ErrorClass::None;
+    let kind = if says("No space left") || says("quota") || (is_silent && is_full(directory)) {
         io::ErrorKind::StorageFull
     } else if says("Read-only") {
         io::ErrorKind::ReadOnlyFilesystem
     } else {
         io::ErrorKind::Other
     };
-    io::Error::new(kind, cause)
+    match is_silent {
+        true => io::Error::new(kind, "the index of a pack cannot be written"),
+        false => io::Error::new(kind, cause),
+    }
+}
+
+/// Whether a file system has less space left than an index may take: 28 bytes per object.
+fn is_full(directory: &Path) -> bool {
+    const LITTLE: u64 = 1 << 20;
+    rustix::fs::statvfs(directory).is_ok_and(|stat| stat.f_bavail * stat.f_frsize < LITTLE)
 }

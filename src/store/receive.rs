@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use git2::{ErrorClass, ErrorCode, Odb};
+use git2::{ErrorCode, Odb};
 
-use super::indexing::{Indexing, system_error};
+use super::indexing::{Indexing, is_disk_failure, system_error};
 use super::objects::has_root;
 use super::thin::Spool;
 use super::{Store, packs};
@@ -106,8 +106,8 @@ impl Store {
         if shortage(&cause).is_some() {
             return error(Reason::Resources, unindexed()).with_source(cause);
         }
-        if cause.class() == ErrorClass::Os {
-            let cause = system_error(cause);
+        if is_disk_failure(&cause) {
+            let cause = system_error(cause, &self.path);
             return SyncError::disk(Stage::Fetch, "write a pack into", &self.path, cause);
         }
         // libgit2 may report a pack that it could not map into memory as damaged.
@@ -212,7 +212,7 @@ impl Receiving<'_> {
             Ok(checksum) => return Ok(checksum),
             Err(cause) => cause,
         };
-        if cause.class() == ErrorClass::Os || self.budget.check().is_err() {
+        if is_disk_failure(&cause) || self.budget.check().is_err() {
             return Err(self.error(cause));
         }
         tracing::debug!(%cause, "libgit2 completes the thin pack instead");

@@ -154,10 +154,8 @@ impl Rules {
         effort: &mut Effort<'_>,
     ) -> Result<PathAttributes, SyncError> {
         self.find(path, effort).map_err(|error| match error.reason {
-            Reason::Limit => {
-                refused(format!("the attributes of {} are too complex", shown(path)))
-                    .with_source(error)
-            }
+            Reason::Limit => refused(format!("the attributes of {} are too complex", shown(path)))
+                .with_source(error),
             _ => error,
         })
     }
@@ -183,8 +181,9 @@ impl Rules {
 
 /// The error for attributes that git would accept.
 fn refused(message: String) -> SyncError {
-    SyncError::new(Stage::Build, Reason::Limit, message)
-        .with_hint("simplify .gitattributes: write fewer lines and macros, and fewer ** in a pattern")
+    SyncError::new(Stage::Build, Reason::Limit, message).with_hint(
+        "simplify .gitattributes: write fewer lines and macros, and fewer ** in a pattern",
+    )
 }
 
 fn shown(path: &[u8]) -> String {

@@ -16,6 +16,9 @@ const MAX_PATHS: usize = 100_000;
 /// The most bytes that the listed paths may have together.
 const MAX_BYTES: usize = 16 << 20;
 
+/// The most names that are compared. Trees that share their branches may have 10^10 of them.
+const MAX_COMPARED: u64 = 10_000_000;
+
 /// One file that differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change {
@@ -44,6 +47,7 @@ pub fn changes(
     let new = objects::tree_of_commit(&odb, new.oid())?;
     let mut found = Vec::new();
     let mut bytes = 0;
+    let mut compared = 0;
     let mut waiting = vec![(Vec::new(), Some(old), Some(new), selection.is_none())];
     while let Some((above, old, new, included)) = waiting.pop() {
         if old == new {
@@ -51,6 +55,10 @@ pub fn changes(
         }
         let (old, new) = (tree(&odb, old)?, tree(&odb, new)?);
         for difference in differences(&old, &new)? {
+            compared += 1;
+            if compared > MAX_COMPARED {
+                return Err(limit("too many names differ to compare them"));
+            }
             if difference.name == b".gitattributes" {
                 return Err(limit(
                     "a .gitattributes differs, so that any file may differ",

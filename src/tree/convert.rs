@@ -121,7 +121,9 @@ fn convert<E>(
             false => piece,
         };
         match &mut encoder {
-            Some(encoder) => encodable = encodable && encoder.push(piece, false, &mut out).is_some(),
+            Some(encoder) => {
+                encodable = encodable && encoder.push(piece, false, &mut out).is_some()
+            }
             None => out.extend_from_slice(piece),
         }
         if out.len() >= PIECE {
@@ -279,7 +281,11 @@ mod tests {
             ("$Id:$$Id$", format!("{ours}{ours}")),
             ("$Id: unfinished", "$Id: unfinished".to_owned()),
         ] {
-            assert_eq!(converted(&ident, from.as_bytes()).1, to.as_bytes(), "{from}");
+            assert_eq!(
+                converted(&ident, from.as_bytes()).1,
+                to.as_bytes(),
+                "{from}"
+            );
         }
     }
 

@@ -280,8 +280,24 @@ mod tests {
     fn what_matches_is_what_a_matcher_that_backtracks_matches() {
         let mut random = fastrand::Rng::with_seed(7);
         let pieces: [&[u8]; 18] = [
-            b"a", b"b", b"/", b"*", b"**", b"**/", b"/**", b"?", b"[ab]", b"[!a]", b"[a-", b"]",
-            b"\\", b"[[:alpha:]", b"[", b"-", b".", b"\\/",
+            b"a",
+            b"b",
+            b"/",
+            b"*",
+            b"**",
+            b"**/",
+            b"/**",
+            b"?",
+            b"[ab]",
+            b"[!a]",
+            b"[a-",
+            b"]",
+            b"\\",
+            b"[[:alpha:]",
+            b"[",
+            b"-",
+            b".",
+            b"\\/",
         ];
         let mut matched = 0;
         for _ in 0..200_000 {

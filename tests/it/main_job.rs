@@ -43,6 +43,17 @@ fn one_time_clones_once_and_exits_0() {
 }
 
 #[test]
+fn the_largest_depth_takes_no_longer_than_the_history() {
+    let upstream = Upstream::new();
+    let root = Root::new();
+    Launch::one_time(&upstream.url(), &root)
+        .flag("depth", "2147483647")
+        .flag("sync-timeout", "20s")
+        .succeed();
+    root.assert_published(&upstream, &upstream.tip("HEAD"));
+}
+
+#[test]
 fn a_plain_path_is_a_repository() {
     let upstream = Upstream::new();
     let root = Root::new();

@@ -1,12 +1,14 @@
-//! Thousands of polls: nothing of the process and nothing on disk grows.
+//! Thousands of polls: nothing of the process and nothing on disk grows. And random actions, hostile
+//! commits and kills among them, while readers look on.
 
 use std::fs;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::faults::{launch, serve};
+use crate::faults::{commits, launch, serve};
 use crate::support::environment::{report, soak};
+use crate::support::readers::{Readers, generation};
 use crate::support::root::Root;
 use crate::support::upstream::Upstream;
 use crate::support::wait::wait_until;
@@ -68,6 +70,75 @@ fn thousands_of_polls_every_10_ms_leave_no_trace() {
     assert_eq!(after.descriptors, before.descriptors);
     assert_eq!(after.disk, before.disk);
     assert_eq!(sidecar.metric("gvr_sync_failures_total", &[]), 0.0);
+    sidecar.stop();
+    root.assert_tidy(&[]);
+}
+
+/// One action of [`hostile_commits_and_kills_in_any_order_harm_no_reader`].
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    /// Pushes an ordinary commit and waits until it is published.
+    Push,
+    /// Pushes a hostile commit of one kind, waits until it is refused, and pushes an ordinary one.
+    Hostile(commits::Kind),
+    /// Kills the process, whatever it is doing, and starts it again.
+    Kill,
+    /// Pushes a hostile commit, and kills the process while it works on it.
+    HostileAndKill(commits::Kind),
+}
+
+#[test]
+fn hostile_commits_and_kills_in_any_order_harm_no_reader() {
+    let actions = if soak() { 400 } else { 8 };
+    let seed = if soak() { fastrand::u64(..) } else { 5 };
+    report(&format!("{actions} random actions, seed {seed}"));
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (upstream, root) = (Upstream::empty(), Root::new());
+    let server = serve(&upstream);
+    let launch = launch(&server.url("upstream.git"), &root)
+        .flag("sync-timeout", "60s")
+        .flag("stall-timeout", "30s");
+    let mut commit = upstream.commit_changes("main", &generation(0));
+    let mut sidecar = launch.clone().spawn();
+    sidecar.wait_for(&root, &commit);
+    let readers = Readers::start(1, root.link());
+    let mut refused = 0;
+    for n in 1..=actions {
+        let kind = commits::Kind::any(&mut random);
+        let action = match random.u32(..6) {
+            0 => Action::Kill,
+            1 => Action::HostileAndKill(kind),
+            2 | 3 => Action::Hostile(kind),
+            _ => Action::Push,
+        };
+        if let Action::Hostile(kind) | Action::HostileAndKill(kind) = action {
+            let (changes, refusal) = commits::hostile(&upstream, &commit, kind);
+            upstream.commit_changes("main", &changes);
+            if let (Action::Hostile(_), Some((_, text))) = (action, refusal) {
+                sidecar.wait_while_alive(text, |sidecar| {
+                    sidecar.log().iter().any(|line| line.contains(text))
+                });
+                assert_eq!(root.commit().as_deref(), Some(&*commit), "{action:?}");
+                refused += 1;
+            }
+            // What is pushed next does not have what the hostile commit brought.
+            upstream.force_push("main", &commit);
+        }
+        if matches!(action, Action::Kill | Action::HostileAndKill(_)) {
+            std::thread::sleep(Duration::from_millis(random.u64(..200)));
+            sidecar.kill();
+            sidecar = launch.clone().spawn();
+        }
+        commit = upstream.commit_changes("main", &generation(n));
+        sidecar.wait_for(&root, &commit);
+    }
+    let seen = readers.finish();
+    assert_eq!(seen.torn, [] as [String; 0], "seed {seed}");
+    root.assert_published(&upstream, &commit);
+    report(&format!(
+        "{refused} hostile commits refused, {} looks",
+        seen.whole
+    ));
     sidecar.stop();
     root.assert_tidy(&[]);
 }

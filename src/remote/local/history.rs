@@ -182,7 +182,9 @@ fn parents_first(commits: &HashMap<Oid, Links>, tip: Oid) -> Vec<Oid> {
         path.push((tip, 0));
     }
     while let Some((id, looked_at)) = path.last_mut() {
-        let parent = commits.get(id).and_then(|links| links.parents.get(*looked_at));
+        let parent = commits
+            .get(id)
+            .and_then(|links| links.parents.get(*looked_at));
         match parent {
             Some(parent) => {
                 *looked_at += 1;

@@ -29,8 +29,7 @@ impl Job<'_> {
         {
             let proceed = || self.proceed();
             let mut effort = Effort::new(STEP_LIMIT, &proceed);
-            let attributes =
-                rules.attributes_of(&path[plan.repository.prefix..], &mut effort)?;
+            let attributes = rules.attributes_of(&path[plan.repository.prefix..], &mut effort)?;
             conversion = attributes.conversion;
             if let Some(filter) = attributes.filter {
                 lock(&self.build.remarks)

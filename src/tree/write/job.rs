@@ -90,7 +90,8 @@ impl Job<'_> {
         match error {
             // The destination was empty, so the commit's tree has the name twice.
             Errno::EXIST | Errno::LOOP | Errno::NOTDIR => hostile(format!(
-                "{} or a directory above it is in the tree twice",
+                "{} or a directory above it is in the tree twice, or differs from another name only in \
+                 case and the volume is case-insensitive",
                 printable_path(path)
             )),
             error => {

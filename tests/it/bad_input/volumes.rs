@@ -1,8 +1,10 @@
 //! A root or a link path that is not ours is refused or left alone.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use crate::support::environment;
 use crate::support::foreign::Volume;
 use crate::support::root::Root;
 use crate::support::sidecar::Launch;
@@ -153,4 +155,84 @@ fn a_link_of_somebody_elses_is_refused_or_replaced_but_never_followed() {
     let kept = fs::read_to_string(elsewhere.path().join("precious")).unwrap();
     assert_eq!(kept, "mine");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+}
+
+/// An ext4 in a file, mounted with its top directory case-insensitive; unmounted on drop.
+struct Casefold(tempfile::TempDir);
+
+impl Casefold {
+    /// `None`, and a word about that on standard error, where the kernel or the tools lack it.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, mount) = (dir.path().join("image"), dir.path().join("mnt"));
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        fs::create_dir(&mount).unwrap();
+        let (image, mount) = (image.to_str().unwrap(), mount.to_str().unwrap());
+        let mut why = None;
+        for words in [
+            &[
+                "mkfs.ext4",
+                "-q",
+                "-O",
+                "casefold",
+                "-E",
+                "encoding=utf8",
+                image,
+            ][..],
+            &["mount", "-o", "loop", image, mount],
+            &["mkdir", &format!("{mount}/root")],
+            &["chattr", "+F", &format!("{mount}/root")],
+        ] {
+            match environment::command(words[0]).args(&words[1..]).output() {
+                Ok(output) if output.status.success() => {}
+                Ok(output) => why = Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+                Err(error) => why = Some(error.to_string()),
+            }
+            if why.is_some() {
+                break;
+            }
+        }
+        let this = Self(dir);
+        if let Some(why) = why {
+            // Not by eprintln!: the runner captures that.
+            let line = why.lines().next().unwrap_or_default();
+            writeln!(
+                std::io::stderr(),
+                "\nNOT TESTED HERE: a case-insensitive ext4 cannot be made: {line}"
+            )
+            .unwrap();
+            return None;
+        }
+        Some(this)
+    }
+
+    fn root(&self) -> Root {
+        Root::at(&self.0.path().join("mnt/root"))
+    }
+}
+
+impl Drop for Casefold {
+    fn drop(&mut self) {
+        // Not mounted if mkfs or mount failed.
+        let _ = environment::command("umount")
+            .arg("-l")
+            .arg(self.0.path().join("mnt"))
+            .output();
+    }
+}
+
+#[test]
+fn a_case_insensitive_root_works_until_two_names_differ_only_in_case() {
+    let Some(volume) = Casefold::mount() else {
+        return;
+    };
+    let root = volume.root();
+    let upstream = Upstream::new();
+    let good = upstream.commit(&[("Docs/Page.md", "one\n"), ("docs2/page.md", "two\n")]);
+    Launch::one_time(&upstream.url(), &root).succeed();
+    root.assert_published(&upstream, &good);
+    upstream.commit(&[("Docs/page.md", "another\n")]);
+    let finished = Launch::one_time(&upstream.url(), &root).run();
+    finished.assert_failed(&[1], &["Docs/", "case-insensitive"]);
+    root.assert_published(&upstream, &good);
 }

@@ -37,6 +37,7 @@ macro_rules! section {
     };
 }
 
+pub mod commits;
 pub mod disk;
 pub mod http;
 pub mod neighbours;
@@ -45,10 +46,11 @@ pub mod ssh;
 pub mod tls;
 
 /// The sections in the order of the document.
-pub const SECTIONS: [Section; 6] = [
+pub const SECTIONS: [Section; 7] = [
     http::SECTION,
     tls::SECTION,
     ssh::SECTION,
+    commits::SECTION,
     disk::SECTION,
     process::SECTION,
     neighbours::SECTION,

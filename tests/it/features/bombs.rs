@@ -8,12 +8,11 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use ring::digest;
-use rustix::process::Pid;
 
 use super::{error_file, stage_and_reason};
 use crate::faults::serve;
 use crate::support::root::Root;
-use crate::support::sidecar::{Launch, Sidecar};
+use crate::support::sidecar::Launch;
 use crate::support::upstream::{Change, Upstream};
 use crate::support::wait::{PATIENCE, wait_until};
 
@@ -75,6 +74,28 @@ fn blobs_that_are_deltas_of_zeros_are_refused_at_the_limit() {
     let peak = BASE_KIB + 4 * (BYTES as u64 >> 10);
     assert!(peak < (FILES * BYTES) as u64 >> 10);
     assert_refused(&upstream, &tree, "max-tree-bytes", "1000000", peak);
+}
+
+#[test]
+fn files_that_conversions_make_large_are_refused_before_they_are_written() {
+    const BYTES: usize = 8 << 20;
+    let grown = [
+        ("text eol=crlf", b"\n".repeat(BYTES)),
+        ("ident", b"$Id$".repeat(BYTES / 4)),
+        ("working-tree-encoding=UTF-32", b"x".repeat(BYTES)),
+    ];
+    for (attribute, content) in grown {
+        let upstream = Upstream::new();
+        let changes = [
+            Change::file("large", content),
+            Change::file(".gitattributes", format!("large {attribute}\n")),
+        ];
+        let commit = upstream.commit_changes("bomb", &changes);
+        let tree = upstream.git(&["rev-parse", &format!("{commit}^{{tree}}")]);
+        // The blob, and not its file of 16, 94 or 32 MB.
+        let peak = BASE_KIB + 2 * (BYTES as u64 >> 10);
+        assert_refused(&upstream, &tree, "max-tree-bytes", "12000000", peak);
+    }
 }
 
 #[test]
@@ -185,7 +206,7 @@ fn assert_refused_from(
     let text = fs::read_to_string(&error_file).unwrap();
     assert!(text.contains(&format!("--{flag}")), "{text}");
     assert_eq!(root.commit().as_deref(), Some(&*good));
-    let peak = peak_of(&sidecar);
+    let peak = sidecar.peak_kib();
     assert!(peak <= peak_kib, "{peak} KiB at the peak, not {peak_kib}");
     upstream.force_push("main", &good);
     let next = upstream.commit(&[("next", "next\n")]);
@@ -197,18 +218,6 @@ fn assert_refused_from(
     root.assert_published(upstream, &next);
     sidecar.stop();
     root.assert_tidy(&["error"]);
-}
-
-/// The most that a process had in memory at any time, in KiB.
-fn peak_of(sidecar: &Sidecar) -> u64 {
-    let pid: Pid = sidecar.pid();
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
 }
 
 #[test]

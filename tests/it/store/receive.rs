@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::support::full_disk::FullDisk;
+
 #[test]
 fn a_thin_pack_is_completed() {
     let world = World::new();
@@ -145,4 +147,43 @@ fn a_full_disk_is_a_disk_failure_and_leaves_nothing() {
         .status()
         .unwrap();
     outcome.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+}
+
+#[test]
+fn a_disk_that_is_full_before_the_index_is_written_is_no_damaged_pack() {
+    const FILES: usize = 3000;
+    let world = World::new();
+    for n in 0..FILES {
+        fs::write(world.upstream().join(format!("f{n}")), format!("{n}")).unwrap();
+    }
+    let commit = world.commit("last", "x");
+    let pack = world.pack(&[], &format!("{commit}\n"));
+    let disk = FullDisk::new(16 << 10);
+    let store = Store::open(&disk.path().join("store.git")).unwrap();
+    let stat = rustix::fs::statvfs(disk.path()).unwrap();
+    let used = ((stat.f_blocks - stat.f_bfree) * stat.f_frsize) >> 10;
+    let index = (FILES as u64 * 28) >> 10;
+    for missing in (4..index).step_by(12) {
+        disk.resize(used + (pack.len() as u64 >> 10) + index + 8 - missing);
+        let mut receiving = store.receive(&budget(), NO_LIMIT).unwrap();
+        let taken = pack
+            .chunks(1000)
+            .try_for_each(|chunk| receiving.write(chunk))
+            .and_then(|()| receiving.finish(&Fetched::default(), &[commit]));
+        if let Err(error) = taken {
+            assert_eq!(error.reason, Reason::Disk, "{missing}: {}", error.chain());
+        } else {
+            assert!(
+                missing < 16,
+                "{missing} KiB are missing, and the pack was taken"
+            );
+            continue;
+        }
+        assert_eq!(files(&store.path().join("objects")), Vec::<String>::new());
+    }
+    disk.resize(16 << 10);
+    let mut receiving = store.receive(&budget(), NO_LIMIT).unwrap();
+    receiving.write(&pack).unwrap();
+    receiving.finish(&Fetched::default(), &[commit]).unwrap();
+    assert!(store.contains(commit));
 }

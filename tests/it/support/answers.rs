@@ -22,6 +22,8 @@ pub struct BadServer {
 pub enum Answers {
     /// These bytes, then the end of the connection.
     Bytes(Vec<u8>),
+    /// The answer that this function makes of the head of the request.
+    Made(fn(&str) -> Vec<u8>),
     /// Nothing: it accepts, reads and keeps silent.
     Silence,
     /// It names this commit as the tip of `main` and of HEAD; a fetch gets the first bytes of a
@@ -104,6 +106,12 @@ fn serve(mut connection: TcpStream, answers: &Answers, count: &AtomicUsize) {
                 let _ = connection.shutdown(Shutdown::Both);
                 return;
             }
+            Answers::Made(make) => {
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = connection.write_all(&make(&request));
+                let _ = connection.shutdown(Shutdown::Both);
+                return;
+            }
             Answers::Silence => {
                 count.fetch_add(1, Ordering::SeqCst);
             }
@@ -173,11 +181,11 @@ fn smart_answer(request: &str, commit: &str) -> (Vec<u8>, bool) {
     (answer, true)
 }
 
-fn packet(text: &str) -> String {
+pub fn packet(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
 }
 
-fn http(status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+pub fn http(status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let mut answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()

@@ -239,6 +239,15 @@ impl Sidecar {
         Pid::from_child(&self.child)
     }
 
+    /// The most that the process had in memory at any time, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse().unwrap()
+    }
+
     /// The process id of the wrapper's only child.
     pub fn inner_pid(&self) -> Pid {
         let outer = self.child.id();

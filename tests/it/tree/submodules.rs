@@ -45,8 +45,14 @@ fn submodules_are_listed_level_by_level() {
     assert_eq!(top.len(), 1);
     assert_eq!(top[0].path, Path::new("libs/middle"));
     assert_eq!(top[0].url.to_string(), "https://host/org/middle.git");
-    let next =
-        submodules::list(&bench.origin.store(), top[0].commit, &options, &top[0].url, &budget()).unwrap();
+    let next = submodules::list(
+        &bench.origin.store(),
+        top[0].commit,
+        &options,
+        &top[0].url,
+        &budget(),
+    )
+    .unwrap();
     assert_eq!(next.len(), 1);
     assert_eq!(next[0].path, Path::new("nested/inner"));
     assert_eq!(next[0].url.to_string(), "https://host/org/inner");
@@ -68,6 +74,29 @@ fn submodules_are_listed_level_by_level() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[test]
+fn a_flat_directory_of_60_000_submodules_is_listed_in_one_pass() {
+    use std::fmt::Write as _;
+    const COUNT: usize = 60_000;
+    let bench = Bench::new();
+    bench.origin.put("file", "x\n");
+    let inner = bench.origin.commit();
+    let mut modules = String::new();
+    for n in 0..COUNT {
+        writeln!(modules, "[submodule \"{n}\"]\npath = m/{n}\nurl = ../x").unwrap();
+        bench
+            .origin
+            .put_id("160000", format!("m/{n}"), &inner.to_string());
+    }
+    bench.origin.put(".gitmodules", modules);
+    let commit = bench.origin.commit();
+    let url = RepoUrl::parse("https://host/org/top.git").unwrap();
+    // A copy of the tree per entry would take minutes; the budget has 60 s.
+    let options = TreeOptions::default();
+    let listed = submodules::list(&bench.origin.store(), commit, &options, &url, &budget());
+    assert_eq!(listed.unwrap().len(), COUNT);
 }
 
 #[test]
