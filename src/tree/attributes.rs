@@ -415,4 +415,46 @@ mod tests {
         assert_eq!(error.reason, Reason::Limit);
         assert!(error.to_string().contains("too complex"), "{error}");
     }
+
+    #[test]
+    fn random_files_take_steps_in_proportion_to_their_length_and_that_of_the_path() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let pieces = [
+            "[attr]",
+            "m",
+            "a",
+            "/",
+            "*",
+            "**/",
+            "?",
+            "[a-z]",
+            " text",
+            " eol=crlf",
+            " m",
+            " -m",
+            " !text",
+            "\n",
+            "\n",
+            "\"",
+            "\\",
+            "#",
+            "!",
+        ];
+        for _ in 0..2000 {
+            let text: String = (0..random.usize(1..200))
+                .map(|_| *random.choice(&pieces).unwrap())
+                .collect();
+            let path = ["a", "b/", "mm/", "a/b/"][random.usize(..4)].repeat(random.usize(1..500));
+            let path = format!("{path}a");
+            let mut parsing = Effort::new(u64::MAX, &|| Ok(()));
+            let Ok(rules) = Rules::new(None, b"", text.as_bytes(), &mut parsing) else {
+                continue;
+            };
+            let (file, name) = (text.len() as u64 + 64, path.len() as u64 + 64);
+            assert!(parsing.spent() <= 64 * file, "{text:?}");
+            let mut matching = Effort::new(STEP_LIMIT, &|| Ok(()));
+            rules.attributes_of(path.as_bytes(), &mut matching).unwrap();
+            assert!(matching.spent() <= 4 * file * name, "{text:?} {path:?}");
+        }
+    }
 }

@@ -151,4 +151,41 @@ mod tests {
         assert_eq!(error.reason, Reason::Limit);
         assert!(error.to_string().contains("16 levels"), "{error}");
     }
+
+    #[test]
+    fn random_graphs_are_entered_once_and_refused_exactly_beyond_the_limits() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let (mut accepted, mut refused) = (0, 0);
+        for _ in 0..500 {
+            // Edges lead to higher numbers, because no commit can name itself.
+            let edges: Vec<(usize, usize)> = (0..random.usize(1..120))
+                .map(|_| (random.usize(..24), random.usize(..24)))
+                .filter(|(from, to)| from < to)
+                .collect();
+            let below = |commit: usize| -> Vec<Submodule> {
+                let named = edges.iter().filter(|(from, _)| *from == commit);
+                named.flat_map(|(_, to)| submodules(1, *to)).collect()
+            };
+            let mut entered = HashMap::new();
+            let result = walk(below(0), &mut |submodule| {
+                let id = submodule.commit.to_string();
+                let number = usize::from_str_radix(&id[24..], 16).unwrap();
+                *entered.entry(number).or_insert(0) += 1;
+                Ok(below(number))
+            });
+            assert!(entered.values().all(|times| *times == 1));
+            let (mut paths, mut levels) = ([0_u64; 24], [0; 24]);
+            for from in (0..24).rev() {
+                for (_, to) in edges.iter().filter(|edge| edge.0 == from) {
+                    paths[from] += paths[*to] + 1;
+                    levels[from] = levels[from].max(levels[*to] + 1);
+                }
+            }
+            let fits = paths[0] <= SUBMODULE_LIMIT && levels[0] <= SUBMODULE_LEVELS;
+            assert_eq!(result.is_ok(), fits, "{paths:?} {levels:?}");
+            accepted += u32::from(fits);
+            refused += u32::from(!fits);
+        }
+        assert!(accepted > 50 && refused > 5, "{accepted} {refused}");
+    }
 }

@@ -12,7 +12,6 @@ use git2::{Odb, Oid};
 
 use super::gitmodules::{self, BadLine, Module};
 use super::names::PATH_LIMIT;
-use super::nested::SUBMODULE_LIMIT;
 use super::objects::{self, EntryMode, Objects};
 use super::{SubmoduleMode, TreeOptions};
 use crate::base::budget::Budget;
@@ -20,6 +19,9 @@ use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::repo_url::RepoUrl;
 use crate::base::text::printable;
+
+/// The most submodules that a `.gitmodules` may name; git has no limit.
+const MODULE_LIMIT: usize = 100_000;
 
 /// A submodule that the tree will contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,11 +115,11 @@ pub(super) fn modules(odb: &Odb<'_>, root: &[u8]) -> Result<Modules, SyncError> 
         )
         .with_hint("correct .gitmodules, or set --submodules off")
     })?;
-    if modules.len() as u64 > SUBMODULE_LIMIT {
+    if modules.len() > MODULE_LIMIT {
         return Err(SyncError::new(
             Stage::Build,
             Reason::Limit,
-            format!(".gitmodules names more than {SUBMODULE_LIMIT} submodules"),
+            format!(".gitmodules names more than {MODULE_LIMIT} submodules"),
         )
         .with_hint("set --submodules off, or remove entries from .gitmodules"));
     }

@@ -25,7 +25,7 @@ section!("Hostile commits", {
         "build", "limit", "more than 100000 lines of .gitattributes apply",
         |row| refused(row, Kind::Lines("f")),
     ),
-    submodules_side_by_side: no_failure("a directory has 10,000 submodules", many_submodules),
+    submodules_side_by_side: no_failure("a directory has 2,000 submodules", many_submodules),
     submodules_that_multiply: failure(
         "14 levels of submodules name 10 submodules each, 10^14 in all",
         "build", "limit", "more than 100000 submodules",
@@ -197,7 +197,7 @@ fn refused(row: &Row, kind: Kind) {
 }
 
 fn many_submodules(row: &Row) {
-    const COUNT: usize = 10_000;
+    const COUNT: usize = 2_000;
     let (_server, world) = patient();
     let mut world = world.unwatched();
     let mut modules = String::new();
