@@ -93,12 +93,12 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         let (root, at) = (dir.path().join("v"), |name: &str| dir.path().join(name));
-        std::fs::create_dir_all(root.join(".gvr/revisions")).unwrap();
+        std::fs::create_dir_all(root.join(".gvr/revisions/1")).unwrap();
         std::fs::create_dir(at("directory")).unwrap();
         std::fs::write(at("file"), "").unwrap();
         symlink(at("file"), at("link")).unwrap();
         symlink(root.join(".gvr/revisions"), at("way-in")).unwrap();
-        symlink(".gvr/revisions", root.join("current")).unwrap();
+        symlink(".gvr/revisions/1", root.join("current")).unwrap();
         let kind = rustix::fs::FileType::Fifo;
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), kind, mode, 0).unwrap();

@@ -45,11 +45,11 @@ fn refused(path: &Path, layout: &Layout) -> Option<&'static str> {
                 real_directory.is_ok_and(|directory| real.starts_with(directory))
             })
     };
-    if is_inside(&state) {
-        return Some("it must not be in the .gvr directory of --root");
-    }
     if is_inside(&layout.link) {
         return Some("it must not be in the published tree, which is never modified");
+    }
+    if is_inside(&state) {
+        return Some("it must not be in the .gvr directory of --root");
     }
     let kind = fs::symlink_metadata(path).ok()?.file_type();
     if kind.is_symlink() {

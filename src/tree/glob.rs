@@ -223,7 +223,7 @@ fn class(pattern: &[u8], start: usize) -> Option<([u64; 4], usize)> {
                 if end > name && pattern[end - 1] == b':' {
                     let is_member = named(&pattern[name..end - 1])?;
                     (0..=u8::MAX)
-                        .filter(|byte| is_member(byte))
+                        .filter(is_member)
                         .for_each(|byte| add(&mut set, byte));
                     at = end;
                     byte = 0;

@@ -158,7 +158,7 @@ mod tests {
         let (mut accepted, mut refused) = (0, 0);
         for _ in 0..500 {
             // Edges lead to higher numbers, because no commit can name itself.
-            let edges: Vec<(usize, usize)> = (0..random.usize(1..120))
+            let edges: Vec<(usize, usize)> = (0..random.usize(1..500))
                 .map(|_| (random.usize(..24), random.usize(..24)))
                 .filter(|(from, to)| from < to)
                 .collect();

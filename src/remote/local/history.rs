@@ -3,6 +3,7 @@
 //! Commits are parsed by [`CommitObject`] and not by libgit2, which refuses some that `git clone`
 //! accepts. Nothing here looks at trees.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use git2::{Error, ErrorClass, ErrorCode, ObjectType, Odb, Oid};
@@ -159,10 +160,10 @@ fn new_commits(
                     _ => {}
                 }
             }
-            if !known.contains_key(&parent) {
+            if let Entry::Vacant(entry) = known.entry(parent) {
                 let found = links(odb, parent, budget)?;
                 queue.push((found.time, parent));
-                known.insert(parent, found);
+                entry.insert(found);
                 new_in_queue += usize::from(!held.contains(&parent));
             }
         }

@@ -196,8 +196,9 @@ impl Casefold {
         if let Some(why) = why {
             // Not by eprintln!: the runner captures that.
             let line = why.lines().next().unwrap_or_default();
+            let mut stderr = std::io::stderr();
             writeln!(
-                std::io::stderr(),
+                stderr,
                 "\nNOT TESTED HERE: a case-insensitive ext4 cannot be made: {line}"
             )
             .unwrap();
