@@ -27,6 +27,7 @@ mod kill_points;
 mod main_job;
 mod monitoring;
 mod nudges;
+mod power_cuts;
 mod refs;
 mod reliability;
 mod serve;

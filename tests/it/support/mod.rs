@@ -13,6 +13,7 @@ pub mod http_server;
 pub mod listener;
 pub mod memory_limit;
 pub mod nginx;
+pub mod power_cut;
 pub mod readers;
 pub mod root;
 pub mod sidecar;
