@@ -77,10 +77,10 @@ fuzz: ## Run each fuzz target, or TARGETS=, for FUZZ_SECONDS= (60); installs car
 		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; done
 
-soak: ## Run the long tests: every kill point, 10,000 flips, 50,000 polls (about an hour)
+soak: ## Run the long tests: 480 power cuts, every kill point, 10,000 flips, 50,000 polls (about an hour)
 	@scripts/setup test
 	GVR_TEST_SOAK=1 cargo test --locked --test it -- --nocapture --test-threads 1 \
-		kill_points:: contract::no_reader soak:: faults::http::a_stale features::large
+		power_cuts:: kill_points:: contract::no_reader soak:: faults::http::a_stale features::large
 
 reliability: ## Generate the tables of docs/explanation/reliability.md from the tests
 	GVR_TEST_UPDATE_DOCS=1 cargo test --locked --test it -- reliability::

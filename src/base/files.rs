@@ -90,6 +90,51 @@ pub fn replace_by(
     name: &Path,
     content: &[u8],
 ) -> io::Result<()> {
+    let nothing = |_: &File| Ok(());
+    replace_after(
+        temporary_directory,
+        temporary,
+        directory,
+        name,
+        content,
+        nothing,
+    )
+}
+
+/// Like [`replace_by`], and the content is on the disk before the rename. The rename itself is not:
+/// that takes a sync of the directory.
+///
+/// # Errors
+/// When the file cannot be created, written, synced or renamed.
+pub fn replace_synced_by(
+    temporary_directory: impl AsFd,
+    temporary: &Path,
+    directory: impl AsFd,
+    name: &Path,
+    content: &[u8],
+) -> io::Result<()> {
+    replace_after(
+        temporary_directory,
+        temporary,
+        directory,
+        name,
+        content,
+        |file| match file.sync_data() {
+            // Some file systems cannot sync, and then nothing is lost by not doing it.
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            other => other,
+        },
+    )
+}
+
+fn replace_after(
+    temporary_directory: impl AsFd,
+    temporary: &Path,
+    directory: impl AsFd,
+    name: &Path,
+    content: &[u8],
+    before_rename: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary_directory = temporary_directory.as_fd();
     let remove = || rustix::fs::unlinkat(temporary_directory, temporary, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | CAREFUL;
@@ -101,14 +146,18 @@ pub fn replace_by(
         }
         other => other?,
     };
-    let written = File::from(created).write_all(content).and_then(|()| {
-        Ok(rustix::fs::renameat(
-            temporary_directory,
-            temporary,
-            directory,
-            name,
-        )?)
-    });
+    let mut file = File::from(created);
+    let written = file
+        .write_all(content)
+        .and_then(|()| before_rename(&file))
+        .and_then(|()| {
+            Ok(rustix::fs::renameat(
+                temporary_directory,
+                temporary,
+                directory,
+                name,
+            )?)
+        });
     if written.is_err() {
         // The error to report is the one that was found first.
         let _ = remove();

@@ -24,7 +24,7 @@ pub use notify::NotifyFlags;
 pub use schedule::ScheduleFlags;
 pub use serve::ServeFlags;
 pub use tree::{PublishOn, Share, TreeFlags};
-pub use volume::{Publish, VolumeFlags};
+pub use volume::{DurabilityChoice, Publish, VolumeFlags};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -24,6 +24,8 @@ pub(super) fn target(flags: &Flags, from: &WorkingDirectory) -> Result<Target, C
         publish_on,
         keep: flags.volume.keep,
         stale_timeout: flags.volume.stale_timeout,
+        sync_when: volume::sync_when(&flags.volume),
+        scrub_period: volume::scrub_period(&flags.volume)?,
         schedule: schedule(&flags.schedule, flags.serve.nudge_wait),
         max_staleness: flags.serve.max_staleness,
         files: notify::files(&flags.notify, &layout)?,

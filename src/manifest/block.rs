@@ -44,6 +44,8 @@ impl Block {
             bytes.extend_from_slice(&record.stat.mode.to_le_bytes());
             bytes.push(u8::try_from(record.conversion.len()).unwrap_or(u8::MAX));
             bytes.extend_from_slice(record.conversion);
+            bytes.push(u8::from(record.converted.is_some()));
+            bytes.extend_from_slice(record.converted.as_ref().map_or(&[], Oid::as_bytes));
         }
     }
 
@@ -99,6 +101,7 @@ impl<'a> Records<'a> {
             id,
             stat: Stat::default(),
             conversion: &[],
+            converted: None,
             child: 0,
         };
         if kind.has_block() {
@@ -111,6 +114,11 @@ impl<'a> Records<'a> {
             };
             let [length] = self.array()?;
             record.conversion = self.take(length.into())?;
+            record.converted = match self.array()? {
+                [0] => None,
+                [1] => Some(Oid::from_bytes(self.take(20)?).ok()?),
+                _ => return None,
+            };
         }
         Some(record)
     }

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use ring::digest;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -13,6 +15,9 @@ use super::record::{Kind, Record, Stat};
 use crate::base::budget::Budget;
 use crate::base::error::{Stage, SyncError};
 use crate::base::text::printable;
+
+/// Bytes of a file that are hashed at a time.
+const PIECE: usize = 1 << 20;
 
 /// Compares type, size, modification time and permission bits of every file, the target of every
 /// symbolic link, and the presence of every directory with the manifest. Returns the first damage as
@@ -27,12 +32,50 @@ pub fn verify(tree: &Path, manifest: &Path, budget: &Budget) -> Result<Option<St
         tree,
         manifest,
         budget,
+        contents: None,
     };
     match check.run() {
         Ok(()) => Ok(None),
         Err(Finding::Damage(damage)) => Ok(Some(damage)),
         Err(Finding::Failure(error)) => Err(error),
     }
+}
+
+/// Like [`verify`], and compares the content of every file with its object id, or with what it was
+/// converted to. `rest` is called after each piece of at most 1 MiB with the time that it took.
+///
+/// # Errors
+/// Stage `start`: the budget ends first, or the disk fails (reason `disk`).
+pub fn verify_contents(
+    tree: &Path,
+    manifest: &Path,
+    budget: &Budget,
+    rest: &dyn Fn(Duration),
+) -> Result<Option<Damage>, SyncError> {
+    // Sizes and times first: this finds most damage without reading a file.
+    if let Some(what) = verify(tree, manifest, budget)? {
+        return Ok(Some(Damage::Recorded(what)));
+    }
+    let check = Check {
+        tree,
+        manifest,
+        budget,
+        contents: Some(rest),
+    };
+    match check.run() {
+        Ok(()) => Ok(None),
+        Err(Finding::Damage(damage)) => Ok(Some(Damage::Content(damage))),
+        Err(Finding::Failure(error)) => Err(error),
+    }
+}
+
+/// How a tree differs from its manifest: a sentence that names the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// In what the manifest records of a file: type, size, time, mode.
+    Recorded(String),
+    /// In the content alone.
+    Content(String),
 }
 
 /// Why a check ends early.
@@ -45,6 +88,8 @@ struct Check<'a> {
     tree: &'a Path,
     manifest: &'a Path,
     budget: &'a Budget,
+    /// What to call between two pieces of content, if contents are compared.
+    contents: Option<&'a dyn Fn(Duration)>,
 }
 
 /// The directory at a path of the tree.
@@ -102,10 +147,7 @@ impl Check<'_> {
         waiting: &mut Vec<(u32, Vec<u8>)>,
     ) -> Result<(), Finding> {
         for record in block.records() {
-            self.budget.check().map_err(|cause| {
-                let what = "checking the published tree";
-                Finding::Failure(SyncError::interrupted(Stage::Start, what, cause))
-            })?;
+            self.go_on()?;
             let record = record.map_err(unusable)?;
             let mut full = path.to_vec();
             if !full.is_empty() {
@@ -125,8 +167,56 @@ impl Check<'_> {
             if let Some(damage) = damage {
                 return Err(damaged(&full, damage));
             }
+            if let (Some(rest), Some(directory)) = (self.contents, directory)
+                && matches!(record.kind, Kind::File | Kind::Executable)
+                && !self.is_content(directory, &record, rest)?
+            {
+                return Err(damaged(&full, "has another content"));
+            }
         }
         Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), Finding> {
+        self.budget.check().map_err(|cause| {
+            let what = "checking the published tree";
+            Finding::Failure(SyncError::interrupted(Stage::Start, what, cause))
+        })
+    }
+
+    /// Whether a file has the recorded content.
+    fn is_content(
+        &self,
+        directory: &OwnedFd,
+        record: &Record<'_>,
+        rest: &dyn Fn(Duration),
+    ) -> Result<bool, Finding> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(directory, record.name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP | Errno::IO) => return Ok(false),
+            Err(error) => return Err(self.disk(error)),
+        };
+        let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+        hash.update(format!("blob {}\0", record.stat.size).as_bytes());
+        // One byte more, so that a small file ends with the first read that is short of it.
+        let length = usize::try_from(record.stat.size).unwrap_or(PIECE);
+        let mut piece = vec![0; length.saturating_add(1).min(PIECE)];
+        loop {
+            self.go_on()?;
+            let started = Instant::now();
+            match rustix::io::read(&file, &mut piece) {
+                Ok(0) => break,
+                Ok(length) => hash.update(&piece[..length]),
+                Err(Errno::INTR) => {}
+                // The disk has lost it, or a file system with checksums says so.
+                Err(Errno::IO) => return Ok(false),
+                Err(error) => return Err(self.disk(error)),
+            }
+            rest(started.elapsed());
+        }
+        let expected = record.converted.unwrap_or(record.id);
+        Ok(hash.finish().as_ref() == expected.as_bytes())
     }
 
     /// A manifest that is missing or malformed is damage; one that the disk fails to read is not.

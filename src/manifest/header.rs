@@ -10,7 +10,7 @@ use super::damaged;
 use crate::base::commit::Commit;
 
 /// The first line of every manifest, with the version of its format.
-const MAGIC: &str = "git-volume-reloader manifest 1";
+const MAGIC: &str = "git-volume-reloader manifest 2";
 
 /// The longest header that is read, in bytes.
 pub(super) const HEADER_LIMIT: u64 = 1024;

@@ -20,7 +20,7 @@ mod record;
 mod writer;
 
 pub(crate) use block::Block;
-pub use check::verify;
+pub use check::{Damage, verify, verify_contents};
 pub use header::Header;
 pub use listing::{is_empty, unlisted};
 pub(crate) use reader::Manifest;

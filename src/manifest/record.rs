@@ -43,6 +43,8 @@ pub(crate) struct Record<'a> {
     pub(crate) stat: Stat,
     /// The conversion from the blob to the file; empty for none. The tree writer encodes it.
     pub(crate) conversion: &'a [u8],
+    /// The id of the file's content as a blob, if it was converted.
+    pub(crate) converted: Option<Oid>,
     /// The block of a directory or submodule; zero otherwise.
     pub(crate) child: u32,
 }

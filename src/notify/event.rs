@@ -49,15 +49,24 @@ pub enum Event {
     },
     /// Somebody else altered the link or a published tree.
     Damaged {
+        /// What was damaged.
+        kind: DamageKind,
         /// What is wrong.
         what: String,
         /// The commit whose tree it is, if that is known.
         commit: Option<Commit>,
     },
-    /// The link leads to a sound tree again, although the remote was not asked.
+    /// Readers have a sound tree again, although the remote was not asked.
     Restored {
-        /// The commit that readers see.
-        commit: Commit,
+        /// The tree that they have.
+        tree: Found,
+        /// What differs in it from what a reader may expect, if it was built.
+        shortcomings: Shortcomings,
+    },
+    /// All files of the live tree were compared with their hashes, and none was damaged.
+    Scrubbed {
+        /// When that ended.
+        at: SystemTime,
     },
     /// Readers are held on a commit, whatever the remote has.
     Pinned {
@@ -81,6 +90,31 @@ pub enum Event {
     },
     /// The loop ended.
     Stopped,
+}
+
+/// What was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// The link, or the directory that it leads to.
+    Link,
+    /// A file's type, size, time or mode, or the manifest.
+    File,
+    /// Only the content of a file: bit rot, an edit that restored size and time, or a power cut.
+    Content,
+}
+
+impl DamageKind {
+    /// Every kind, in the order of the discriminants.
+    pub const ALL: [Self; 3] = [Self::Link, Self::File, Self::Content];
+
+    /// Its value of the label `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::File => "file",
+            Self::Content => "content",
+        }
+    }
 }
 
 /// A commit as people read about it.

@@ -256,7 +256,7 @@ impl Shared {
     fn hear(&self, event: &Event) {
         let mut state = self.lock();
         match event {
-            Event::Found(found) => {
+            Event::Found(found) | Event::Restored { tree: found, .. } => {
                 state.found = Some(Shown {
                     commit: found.commit.clone(),
                     previous: None,
@@ -313,7 +313,7 @@ impl Shared {
             | Event::Finished(_)
             | Event::Checked(_)
             | Event::Damaged { .. }
-            | Event::Restored { .. }
+            | Event::Scrubbed { .. }
             | Event::Pruned(_)
             | Event::HousekeepingFailed(_)
             | Event::Waiting { .. } => return,

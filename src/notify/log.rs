@@ -60,13 +60,16 @@ impl Observer for Log {
             }
             Event::Failed(failure) => failed(failure),
             Event::Recovered { failures } => info!(failures, "syncing again"),
-            Event::Damaged { what, commit: None } => warn!(
+            Event::Damaged {
+                what, commit: None, ..
+            } => warn!(
                 damage = printable(what),
                 "what readers see was damaged; mending it"
             ),
             Event::Damaged {
                 what,
                 commit: Some(commit),
+                ..
             } => warn!(
                 %commit,
                 damage = printable(what),
@@ -76,7 +79,11 @@ impl Observer for Log {
                 info!(%commit, "pinned: readers are held on this commit until `unpin`");
             }
             Event::Unpinned => info!("unpinned: readers follow the ref again"),
-            Event::Restored { commit } => info!(%commit, "the link is back on a sound tree"),
+            Event::Restored { tree, shortcomings } => {
+                info!(commit = %tree.commit.id, "the link is back on a sound tree");
+                self.reported.report(shortcomings);
+            }
+            Event::Scrubbed { .. } => debug!("scrubbed: every file has its content"),
             Event::HousekeepingFailed(failure) => warn!(
                 stage = failure.stage.as_str(),
                 reason = failure.reason.as_str(),

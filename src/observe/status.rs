@@ -279,7 +279,9 @@ impl Observer for TargetStatus {
                 });
             }
             Event::Unpinned => state.pinned = None,
-            Event::Found(found) => state.shows(&found.commit, found.since),
+            Event::Found(found) | Event::Restored { tree: found, .. } => {
+                state.shows(&found.commit, found.since);
+            }
             Event::Published(published) => {
                 state.shows(&published.to, published.at);
                 state.succeeded();
@@ -318,7 +320,7 @@ impl Observer for TargetStatus {
             | Event::Stale { .. }
             | Event::Recovered { .. }
             | Event::Damaged { .. }
-            | Event::Restored { .. }
+            | Event::Scrubbed { .. }
             | Event::HousekeepingFailed(_) => {}
         }
     }

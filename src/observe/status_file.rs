@@ -50,6 +50,7 @@ impl Observer for StatusFile {
             Event::Started
             | Event::Found(_)
             | Event::Published(_)
+            | Event::Restored { .. }
             | Event::Rejected(_)
             | Event::Failed(_)
             | Event::Pinned { .. }
@@ -66,7 +67,7 @@ impl Observer for StatusFile {
             | Event::Recovered { .. }
             | Event::Stale { .. }
             | Event::Damaged { .. }
-            | Event::Restored { .. }
+            | Event::Scrubbed { .. }
             | Event::HousekeepingFailed(_) => {}
         }
     }

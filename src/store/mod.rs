@@ -32,6 +32,7 @@ use std::sync::Mutex;
 
 use git2::{Repository, RepositoryInitOptions};
 
+use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 
@@ -123,6 +124,25 @@ impl Store {
             return false;
         }
         self.tip_path(commit).is_file() || has_whole_tree(&repository, commit)
+    }
+
+    /// Whether every pack has the checksum that it ends with. This reads all of them.
+    ///
+    /// # Errors
+    /// Stage `build`: a pack cannot be read, or the budget ends.
+    pub fn has_whole_packs(&self, budget: &Budget) -> Result<bool, SyncError> {
+        let directory = self.pack_dir();
+        let failed = |cause| SyncError::disk(Stage::Build, "read", &directory, cause);
+        for pack in packs::list(&directory).map_err(failed)? {
+            let path = directory.join(format!("{}.pack", pack.name));
+            let whole = packs::is_whole(&path, budget)
+                .map_err(failed)?
+                .map_err(|cause| SyncError::interrupted(Stage::Build, "checking packs", cause))?;
+            if !whole {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The commits whose whole trees the store has: the `have` lines of a fetch.

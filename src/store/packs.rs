@@ -4,10 +4,19 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
+use ring::digest;
+
 use super::directory::remove_files;
+use crate::base::budget::{Budget, Interrupted};
+
+/// The length of the checksum at the end of a pack, in bytes.
+const CHECKSUM: usize = 20;
+
+/// Bytes of a pack that are hashed at a time.
+const PIECE: usize = 1 << 20;
 
 /// A complete pack with its index.
 #[derive(Clone, Debug)]
@@ -57,6 +66,28 @@ pub(super) fn sync(dir: &Path, checksum: &str) -> io::Result<()> {
         fs::File::open(dir.join(format!("pack-{checksum}.{extension}")))?.sync_data()?;
     }
     Ok(())
+}
+
+/// Whether the checksum at the end of a pack is that of the bytes before it.
+pub(super) fn is_whole(path: &Path, budget: &Budget) -> io::Result<Result<bool, Interrupted>> {
+    let mut file = fs::File::open(path)?;
+    let Some(mut left) = file.metadata()?.len().checked_sub(CHECKSUM as u64) else {
+        return Ok(Ok(false));
+    };
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    let mut piece = vec![0; PIECE];
+    while left > 0 {
+        if let Err(cause) = budget.check() {
+            return Ok(Err(cause));
+        }
+        let wanted = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        file.read_exact(&mut piece[..wanted])?;
+        hash.update(&piece[..wanted]);
+        left -= wanted as u64;
+    }
+    let mut checksum = [0; CHECKSUM];
+    file.read_exact(&mut checksum)?;
+    Ok(Ok(hash.finish().as_ref() == checksum))
 }
 
 /// Removes a pack. The index goes first, so that no reader finds an index without its pack.

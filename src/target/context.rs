@@ -34,6 +34,8 @@ pub struct Report {
     pub files_written: u64,
     /// Files shared with an earlier tree.
     pub files_shared: u64,
+    /// Whether readers were given another tree.
+    pub flipped: bool,
 }
 
 impl<'a> Context<'a> {

@@ -11,7 +11,8 @@ use tracing::debug;
 
 use super::accept::{Acceptor, Judged, fingerprint, judge};
 use super::context::Context;
-use super::decide::{self, Action, Repeat, Tries, decide};
+use super::decide::{self, Action, Mend, Repeat, Tries, decide};
+use super::scrub::{Scrub, Scrubbed};
 use super::settings::Target;
 use super::trees::{Trees, Validity, gone};
 use super::{acquire, build};
@@ -20,7 +21,9 @@ use crate::base::commit::Commit;
 use crate::base::error::{Reason, Remedy, Stage, SyncError};
 use crate::base::text::printable;
 use crate::notify::Event;
-use crate::notify::event::{Published, PublishedTree, Rejection, ShownCommit};
+use crate::notify::event::{
+    DamageKind, Found, Published, PublishedTree, Rejection, Shortcomings, ShownCommit,
+};
 use crate::remote::{self, Advertised, RefName, Remote, Tip};
 use crate::store::Store;
 use crate::volume::{Accepted, Observed, Verdict, Volume};
@@ -44,6 +47,7 @@ pub struct Syncer {
     pub(super) measured: Option<Instant>,
     /// The commit that the last poll found.
     pub(super) tip: Option<Commit>,
+    pub(super) scrub: Scrub,
 }
 
 /// How a cycle that did not fail ended.
@@ -76,6 +80,7 @@ impl Syncer {
             irrelevant: None,
             measured: None,
             tip: None,
+            scrub: Scrub::default(),
         })
     }
 
@@ -107,6 +112,7 @@ impl Syncer {
         let mut trees = Trees {
             known: Vec::new(),
             spare: None,
+            lost: None,
             store: Store::open(volume.store_path())?,
             volume,
         };
@@ -140,6 +146,7 @@ impl Syncer {
     /// the sound tree that readers saw last.
     pub fn cycle(&mut self, context: &mut Context<'_>) -> Result<Outcome, SyncError> {
         self.open(context)?;
+        self.scrub(context)?;
         let mut tries = Tries::default();
         loop {
             let error = match self.attempt(context) {
@@ -167,13 +174,45 @@ impl Syncer {
         }
     }
 
+    /// Takes up what a scrub found, and begins the next one when it is due.
+    fn scrub(&mut self, context: &mut Context<'_>) -> Result<(), SyncError> {
+        let Some(period) = self.settings.scrub_period else {
+            return Ok(());
+        };
+        let trees = opened(&mut self.trees)?;
+        let observed = trees.volume.observe()?;
+        if let Some(Scrubbed { n, damage }) = self.scrub.take() {
+            match damage {
+                None => context.emit(&Event::Scrubbed {
+                    at: SystemTime::now(),
+                }),
+                // The files of a tree that is being removed disappear.
+                Some(_) if observed.live.as_ref().is_none_or(|live| live.n != n) => {
+                    debug!("the tree was replaced while it was scrubbed");
+                }
+                Some(damage) => trees.note_altered(n, damage, context),
+            }
+        }
+        if self.scrub.is_due(period)
+            && let Some(live) = trees.live(&observed).filter(|live| live.sound)
+        {
+            let cancelled = context.budget.cancelled().clone();
+            if let Err(error) = self.scrub.begin(live.revision.clone(), cancelled) {
+                debug!(%error, "no thread to scrub with; the next cycle tries again");
+            }
+        }
+        Ok(())
+    }
+
     /// The steps of a cycle, in the one order that keeps the promise to readers.
     fn attempt(&mut self, context: &mut Context<'_>) -> Result<Outcome, SyncError> {
+        let observed = self.mend(context)?;
         if let Some(pin) = self.opened()?.volume.pin()? {
             return self.stay_pinned(pin, context);
         }
-        let observed = self.relink(context)?;
         let tip = self.poll(context)?;
+        // From now on the tip decides what readers get.
+        self.opened()?.lost = None;
         match self.decide(&tip, &observed, context)? {
             Action::Nothing => Ok(Outcome::Unchanged),
             Action::Reject(n) => self.still_rejected(n),
@@ -186,38 +225,101 @@ impl Syncer {
         }
     }
 
-    /// Points a lost or damaged link at the sound tree that readers saw last, before the poll, so
-    /// that readers have a tree even while the remote is away. Returns what readers see then.
-    fn relink(&mut self, context: &mut Context<'_>) -> Result<Observed, SyncError> {
+    /// Gives readers of a lost link or a damaged tree a sound one before the poll, so that they have
+    /// it even while the remote is away. Returns what readers see then.
+    fn mend(&mut self, context: &mut Context<'_>) -> Result<Observed, SyncError> {
         let fingerprint = self.fingerprint.clone();
         let trees = self.opened()?;
-        let observed = trees.volume.observe()?;
-        let Some(what) = &observed.damage else {
-            return Ok(observed);
-        };
+        let mut observed = trees.volume.observe()?;
         if observed.live_takes_the_links_place() {
             return Ok(observed);
         }
-        context.emit(&Event::Damaged {
-            what: what.clone(),
-            commit: None,
-        });
-        trees.refresh()?;
+        if let Some(what) = &observed.damage {
+            context.emit(&Event::Damaged {
+                kind: DamageKind::Link,
+                what: what.clone(),
+                commit: None,
+            });
+            trees.refresh()?;
+        }
+        let mut may_build = true;
         loop {
+            let trees = self.opened()?;
             let candidates = trees.candidates(&Validity::default());
             let facts = trees.facts(&fingerprint, &candidates, &observed, None);
-            let Some(n) = decide::relink(&facts) else {
-                return Ok(observed);
-            };
-            if trees.inspect(n, context)? {
-                let accepted = trees.accepted(n)?;
+            match decide::mend(&facts, may_build) {
+                Mend::Nothing => return Ok(observed),
+                Mend::Flip(n) if trees.inspect(n, context)? => {
+                    let accepted = trees.accepted(n)?;
+                    // The damaged tree that this one replaces is built again afterwards.
+                    let damaged = trees.live(&observed).filter(|live| !live.sound);
+                    let lost = damaged.map(|live| live.revision.commit);
+                    trees.publish(&accepted, context)?;
+                    trees.lost = lost.or(trees.lost);
+                    let commit = accepted.revision().commit;
+                    self.restored(commit, Shortcomings::default(), context)?;
+                }
+                Mend::Flip(_) => {}
+                Mend::Rebuild(commit) => {
+                    may_build = false;
+                    self.rebuild(commit, context)?;
+                }
+            }
+            observed = self.opened()?.volume.observe()?;
+        }
+    }
+
+    /// Builds the tree of a commit from the object store alone, and publishes it. What the store lacks
+    /// is left to the poll and the fetch that follow.
+    fn rebuild(&mut self, commit: Commit, context: &mut Context<'_>) -> Result<(), SyncError> {
+        let trees = opened(&mut self.trees)?;
+        // libgit2 does not compare objects with their ids when it reads them, so the checksums of the
+        // packs are what tells that the objects are those that were fetched.
+        if !trees.store.contains(commit) || !trees.store.has_whole_packs(context.budget)? {
+            debug!(%commit, "the object store cannot rebuild the damaged tree");
+            return Ok(());
+        }
+        let live = trees.volume.observe()?.live.map(|live| live.commit);
+        let judged = build::build(trees, commit, context).and_then(|(sealed, built)| {
+            let judged = judge(&mut self.acceptors, sealed, live, context)?;
+            Ok((judged, built))
+        });
+        let trees = opened(&mut self.trees)?;
+        match judged {
+            Ok((Judged::Accepted(accepted), built)) => {
                 trees.publish(&accepted, context)?;
-                context.emit(&Event::Restored {
-                    commit: accepted.revision().commit,
-                });
-                return trees.volume.observe();
+                trees.lost = None;
+                self.restored(commit, build::shortcomings(&built), context)
+            }
+            Ok((Judged::Rejected(reason), _)) => {
+                debug!(%commit, reason, "the rebuilt tree is rejected");
+                trees.lost = None;
+                trees.refresh()
+            }
+            Err(error) if error.is_cancelled() => Err(error),
+            Err(error) => {
+                debug!(%commit, error = error.chain(), "the damaged tree cannot be rebuilt yet");
+                trees.refresh()
             }
         }
+    }
+
+    fn restored(
+        &mut self,
+        commit: Commit,
+        shortcomings: Shortcomings,
+        context: &mut Context<'_>,
+    ) -> Result<(), SyncError> {
+        let trees = self.opened()?;
+        // Publishing by exchange moves the tree.
+        let live = trees.volume.observe()?.live;
+        let tree = Found {
+            commit: describe(&trees.store, commit),
+            path: live.map(|live| live.path).unwrap_or_default(),
+            since: SystemTime::now(),
+        };
+        context.emit(&Event::Restored { tree, shortcomings });
+        Ok(())
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Result<Advertised, SyncError> {
@@ -332,6 +434,7 @@ impl Syncer {
     ) -> Result<Outcome, SyncError> {
         let trees = self.opened()?;
         trees.publish(accepted, context)?;
+        trees.lost = None;
         let to = describe(&trees.store, tip.commit);
         // Publishing by exchange moves the tree.
         let n = accepted.revision().n;

@@ -19,6 +19,12 @@ pub(super) struct Candidate<'a> {
     pub settings: &'a str,
     /// Whether it is as it was built, as far as anybody looked.
     pub sound: bool,
+    /// Whether its files were synced, written or verified in this boot: otherwise a power cut may
+    /// have taken their contents.
+    pub proven: bool,
+    /// Whether a file of it was found with another content than it should have, whatever its size
+    /// and time say.
+    pub corrupt: bool,
     /// Whether it may be published.
     pub verdict: &'a Verdict,
     /// Whether the verdict still holds: what is checked has not changed since, and nobody wants a
@@ -41,6 +47,8 @@ pub(super) struct Facts<'a> {
     pub damaged: bool,
     /// The sound revision that readers saw last.
     pub last_seen: Option<u64>,
+    /// The commit whose damaged tree readers had before an earlier one, to be built again.
+    pub lost: Option<Commit>,
     /// The tip that changes no watched path, and the revision that it was compared with.
     pub irrelevant: Option<(Commit, u64)>,
 }
@@ -213,15 +221,80 @@ pub(super) fn choose_pin(
     Ok(live.unwrap_or(newest).n)
 }
 
-/// Chooses the tree that a lost or damaged link is pointed at before the poll, so that readers have
-/// a tree even while the remote is away; `None` if the link is fine or no tree is sound.
+/// What brings readers back to a sound tree before the poll, so that they have one even while the
+/// remote is away.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Mend {
+    /// Nothing: their tree is sound, or nothing can be done without the remote.
+    Nothing,
+    /// Flip the link to this revision.
+    Flip(u64),
+    /// Build this commit from the object store, and publish it.
+    Rebuild(Commit),
+}
+
+/// Chooses what to do about a lost link or a damaged live tree before the poll. `may_build` is false
+/// once a commit could not be built from the object store.
 ///
-/// Readers who still have a sound tree keep that one, even if a newer one was flipped back.
-pub(super) fn relink(facts: &Facts<'_>) -> Option<u64> {
-    if !facts.damaged || facts.misplaced {
-        return None;
+/// Readers who still have a sound tree keep that one, even if a newer one was flipped back. After a
+/// power cut any part of the live tree may be lost, so readers get the last sound tree at once, and
+/// the lost one is built afterwards. Other damage is one file, say: readers keep the tree until it is
+/// built again, because an older one would be further from what they saw.
+pub(super) fn mend(facts: &Facts<'_>, may_build: bool) -> Mend {
+    if facts.misplaced {
+        return Mend::Nothing;
     }
-    facts.good_live().map(|live| live.n).or(facts.last_seen)
+    let flip = |n: Option<u64>| n.map_or(Mend::Nothing, Mend::Flip);
+    let rebuild = |commit: Commit| {
+        let fits = |candidate: &&Candidate<'_>| {
+            candidate.sound && candidate.commit == commit && candidate.settings == facts.settings
+        };
+        let there = facts.candidates.iter().filter(fits).max_by_key(|c| c.n);
+        match there.map(|found| (found.n, found.verdict)) {
+            Some((n, Verdict::Accepted)) => Mend::Flip(n),
+            // The poll decides whether that commit is still wanted.
+            Some(_) => Mend::Nothing,
+            None if may_build => Mend::Rebuild(commit),
+            None => Mend::Nothing,
+        }
+    };
+    match facts.live.and_then(|n| facts.find(n)) {
+        Some(live) if live.sound && facts.damaged => Mend::Flip(live.n),
+        Some(live) if live.sound => match facts.lost {
+            Some(lost) if lost != live.commit => rebuild(lost),
+            _ => Mend::Nothing,
+        },
+        Some(live) if !live.proven && facts.last_seen.is_some() => flip(facts.last_seen),
+        Some(live) => match rebuild(live.commit) {
+            Mend::Nothing if facts.damaged => flip(facts.last_seen),
+            chosen => chosen,
+        },
+        None if facts.damaged => flip(facts.last_seen),
+        None => Mend::Nothing,
+    }
+}
+
+/// The revision that a new tree shares files with: the newest one that may be published, whose files
+/// are proven to be what they should be.
+///
+/// A corrupt file may be linked into older revisions as well, and its size and time do not tell: they
+/// are not shared from either, unless only a power cut can have corrupted it.
+pub(super) fn base(candidates: &[Candidate<'_>]) -> Option<u64> {
+    let corrupt = candidates
+        .iter()
+        .filter(|candidate| candidate.corrupt && candidate.proven)
+        .map(|candidate| candidate.n)
+        .max();
+    candidates
+        .iter()
+        .filter(|candidate| {
+            candidate.proven
+                && !candidate.corrupt
+                && !matches!(candidate.verdict, Verdict::Rejected(_))
+        })
+        .map(|candidate| candidate.n)
+        .filter(|n| corrupt.is_none_or(|corrupt| *n > corrupt))
+        .max()
 }
 
 /// The revision to compare a commit with, to find out whether it changes a watched path: the tree
@@ -269,6 +342,8 @@ mod tests {
             commit: commit(digit),
             settings: "s",
             sound: true,
+            proven: true,
+            corrupt: false,
             verdict: &Verdict::Accepted,
             holds: true,
         }
@@ -282,6 +357,7 @@ mod tests {
             misplaced: false,
             damaged: false,
             last_seen: None,
+            lost: None,
             irrelevant: None,
         }
     }
@@ -342,7 +418,7 @@ mod tests {
             last_seen: Some(1),
             ..facts(&trees, None)
         };
-        assert_eq!(relink(&lost), Some(1));
+        assert_eq!(mend(&lost, true), Mend::Flip(1));
     }
 
     fn outdated(verdict: &Verdict) -> Candidate<'_> {
@@ -391,7 +467,7 @@ mod tests {
             ..facts(&trees, Some(1))
         };
         assert_eq!(decide(commit('a'), &misplaced), Action::Build);
-        assert_eq!(relink(&misplaced), None);
+        assert_eq!(mend(&misplaced, true), Mend::Nothing);
         assert_eq!(comparable(&misplaced), None);
     }
 
@@ -414,28 +490,113 @@ mod tests {
             last_seen: Some(1),
             ..facts(&trees, None)
         };
-        assert_eq!(relink(&lost), Some(1));
-        assert_eq!(
-            relink(&Facts {
-                live: Some(2),
-                ..lost
-            }),
-            Some(2)
-        );
-        assert_eq!(
-            relink(&Facts {
-                damaged: false,
-                ..lost
-            }),
-            None
-        );
-        assert_eq!(
-            relink(&Facts {
-                last_seen: None,
-                ..lost
-            }),
-            None
-        );
+        assert_eq!(mend(&lost, true), Mend::Flip(1));
+        let with_live = Facts {
+            live: Some(2),
+            ..lost
+        };
+        assert_eq!(mend(&with_live, true), Mend::Flip(2));
+        let fine = Facts {
+            damaged: false,
+            ..lost
+        };
+        assert_eq!(mend(&fine, true), Mend::Nothing);
+        let nothing_left = Facts {
+            last_seen: None,
+            ..lost
+        };
+        assert_eq!(mend(&nothing_left, true), Mend::Nothing);
+    }
+
+    #[test]
+    fn after_a_power_cut_readers_get_the_last_sound_tree_and_then_the_lost_one_is_built() {
+        let cut = Candidate {
+            sound: false,
+            proven: false,
+            ..candidate(2, 'b')
+        };
+        let trees = [candidate(1, 'a'), cut];
+        let damaged = Facts {
+            last_seen: Some(1),
+            ..facts(&trees, Some(2))
+        };
+        assert_eq!(mend(&damaged, true), Mend::Flip(1));
+        let flipped = Facts {
+            live: Some(1),
+            last_seen: None,
+            lost: Some(commit('b')),
+            ..damaged
+        };
+        assert_eq!(mend(&flipped, true), Mend::Rebuild(commit('b')));
+        assert_eq!(mend(&flipped, false), Mend::Nothing);
+        let alone = Facts {
+            last_seen: None,
+            ..damaged
+        };
+        assert_eq!(mend(&alone, true), Mend::Rebuild(commit('b')));
+    }
+
+    #[test]
+    fn a_tree_that_somebody_altered_is_built_again_and_not_traded_for_an_older_one() {
+        let altered = Candidate {
+            sound: false,
+            ..candidate(2, 'b')
+        };
+        let trees = [candidate(1, 'a'), altered];
+        let damaged = Facts {
+            last_seen: Some(1),
+            ..facts(&trees, Some(2))
+        };
+        assert_eq!(mend(&damaged, true), Mend::Rebuild(commit('b')));
+        assert_eq!(mend(&damaged, false), Mend::Nothing);
+    }
+
+    #[test]
+    fn a_damaged_tree_whose_commit_has_a_sound_one_is_not_built_again() {
+        let damaged = Candidate {
+            sound: false,
+            ..candidate(1, 'a')
+        };
+        let rejected = Candidate {
+            verdict: &REJECTED,
+            ..candidate(2, 'a')
+        };
+        let trees = [damaged, candidate(2, 'a')];
+        assert_eq!(mend(&facts(&trees, Some(1)), true), Mend::Flip(2));
+        let trees = [damaged, rejected];
+        assert_eq!(mend(&facts(&trees, Some(1)), true), Mend::Nothing);
+    }
+
+    #[test]
+    fn files_are_shared_only_from_the_newest_tree_whose_contents_are_proven() {
+        let cut = Candidate {
+            proven: false,
+            ..candidate(3, 'c')
+        };
+        let rejected = Candidate {
+            verdict: &REJECTED,
+            ..candidate(4, 'd')
+        };
+        let trees = [candidate(1, 'a'), candidate(2, 'b'), cut, rejected];
+        assert_eq!(base(&trees), Some(2));
+        assert_eq!(base(&[]), None);
+    }
+
+    #[test]
+    fn files_are_not_shared_from_trees_that_may_link_to_a_corrupt_file() {
+        let corrupt = Candidate {
+            sound: false,
+            corrupt: true,
+            ..candidate(2, 'b')
+        };
+        assert_eq!(base(&[candidate(1, 'a'), corrupt]), None);
+        let trees = [candidate(1, 'a'), corrupt, candidate(3, 'b')];
+        assert_eq!(base(&trees), Some(3));
+        let cut = Candidate {
+            proven: false,
+            ..corrupt
+        };
+        assert_eq!(base(&[candidate(1, 'a'), cut]), Some(1));
     }
 
     #[test]

@@ -205,6 +205,10 @@ impl Follower {
             // Whether or not it is published, it takes up disk space.
             self.housekeeping_due.get_or_insert_with(Instant::now);
         }
+        if report.flipped {
+            // The new tree is to be synced, whether or not the cycle succeeded afterwards.
+            self.housekeeping_due = Some(Instant::now());
+        }
         let outcome = match &result {
             Ok(Done::Unchanged | Done::Rejected(_)) => Outcome::Unchanged,
             Ok(Done::Published(_)) => Outcome::Changed,

@@ -20,6 +20,9 @@ use crate::volume::{Moment, Prune};
 /// When trash that could not be deleted (an open NFS file, say) is tried again.
 const TRASH_RETRY: Duration = Duration::from_secs(10);
 
+/// How often housekeeping looks whether the newest tree is on the disk, so that older ones may go.
+const SYNC_CHECK: Duration = Duration::from_millis(200);
+
 /// The shortest time between two counts of the bytes on the volume.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
 
@@ -87,6 +90,7 @@ fn tidy(
 ) -> Result<Housekeeping, SyncError> {
     let (settings, budget) = (context.settings, context.budget);
     trees.drop_old_spares();
+    let syncing = sync_in_background(trees, settings);
     let policy = Prune {
         keep: settings.keep,
         stale_timeout: settings.stale_timeout,
@@ -108,12 +112,24 @@ fn tidy(
         revisions: trees.known.len(),
         again_in: if unfinished || (pruned.pending && budget.gives_way()) {
             Some(Duration::ZERO)
+        } else if syncing {
+            Some(SYNC_CHECK)
         } else if pruned.pending {
             Some(TRASH_RETRY)
         } else {
             pruned.next
         },
     })
+}
+
+/// Begins to make new trees durable; returns whether that is under way. A process that ends after one
+/// sync leaves it to the next one.
+fn sync_in_background(trees: &Trees, settings: &Target) -> bool {
+    !settings.schedule.one_time
+        && trees.volume.sync_in_background().unwrap_or_else(|error| {
+            debug!(%error, "the newest tree is not synced yet");
+            false
+        })
 }
 
 /// Removes objects from the store, except those of the trees on the volume and of the commit that

@@ -16,6 +16,7 @@ pub mod follow;
 mod housekeeping;
 mod pinned;
 mod schedule;
+mod scrub;
 mod settings;
 mod spare;
 mod trees;
@@ -27,5 +28,6 @@ pub use cycle::{Outcome, Syncer};
 pub use differences::StoreDifferences;
 pub use follow::{Ended, Follower};
 pub use settings::{
-    CheckUrlConfig, ExecConfig, GateConfig, HooksConfig, PublishOn, ScheduleConfig, Target,
+    CheckUrlConfig, ExecConfig, GateConfig, HooksConfig, PublishOn, ScheduleConfig, SyncWhen,
+    Target,
 };

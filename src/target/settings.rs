@@ -36,6 +36,10 @@ pub struct Target {
     pub keep: usize,
     /// How long a retired tree stays readable.
     pub stale_timeout: Duration,
+    /// When a tree is synced to the disk.
+    pub sync_when: SyncWhen,
+    /// How often the contents of the live tree are verified; `None` for never.
+    pub scrub_period: Option<Duration>,
     /// When to poll, and when to give up.
     pub schedule: ScheduleConfig,
     /// How old the last successful poll may be before the target counts as stale.
@@ -120,6 +124,16 @@ pub enum PublishOn {
     Commit,
     /// Only a commit that changes something that these patterns, those of the tree, select.
     Paths(Sparse),
+}
+
+/// When a tree is synced to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncWhen {
+    /// Right after the flip, on a thread of its own.
+    #[default]
+    Background,
+    /// Before the flip, and the link right after it.
+    Flip,
 }
 
 impl Target {

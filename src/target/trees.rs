@@ -5,17 +5,19 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::context::Context;
-use super::decide::{Candidate, Facts};
+use super::decide::{self, Candidate, Facts};
+use super::settings::SyncWhen;
 use super::spare::SpareTree;
 use crate::base::budget::Budget;
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::text::printable;
-use crate::manifest::{self, Header};
+use crate::manifest::{self, Damage, Header};
 use crate::notify::Event;
+use crate::notify::event::DamageKind;
 use crate::store::Store;
 use crate::tree::{Base, Share, TreeOptions};
-use crate::volume::{Accepted, Observed, Recorded, Revision, Verdict, Volume};
+use crate::volume::{Accepted, Durability, Observed, Recorded, Revision, Verdict, Volume};
 
 /// The volume while it is open and locked, its object store, its complete trees, and the spare tree
 /// that is pre-linked for the next one.
@@ -24,6 +26,8 @@ pub(super) struct Trees {
     pub store: Store,
     pub known: Vec<KnownTree>,
     pub spare: Option<SpareTree>,
+    /// The commit whose damaged tree readers had last, until a sound tree of it is there.
+    pub lost: Option<Commit>,
 }
 
 /// A complete tree on the volume.
@@ -34,6 +38,10 @@ pub(super) struct KnownTree {
     pub settings: String,
     /// Whether it is as it was built, as far as anybody looked.
     pub sound: bool,
+    /// Whether its files are known to be on the disk.
+    pub durability: Durability,
+    /// Whether a file of it has another content than it should, whatever its size and time say.
+    pub corrupt: bool,
     /// Whether it may be published, and what that is based on.
     pub recorded: Recorded,
 }
@@ -90,6 +98,7 @@ impl Trees {
                         Verdict::Pending => self.volume.recorded(&revision),
                         _ => before.recorded.clone(),
                     },
+                    durability: self.volume.durability(revision.n),
                     // Publishing by exchange moves trees.
                     revision,
                     ..before.clone()
@@ -100,6 +109,8 @@ impl Trees {
                         sound: header.is_ok(),
                         settings: header.map(|header| header.fingerprint).unwrap_or_default(),
                         recorded: self.volume.recorded(&revision),
+                        durability: self.volume.durability(revision.n),
+                        corrupt: false,
                         revision,
                     }
                 }
@@ -118,6 +129,8 @@ impl Trees {
                 commit: known.revision.commit,
                 settings: &known.settings,
                 sound: known.sound,
+                proven: known.durability != Durability::Unproven,
+                corrupt: known.corrupt,
                 verdict: &known.recorded.verdict,
                 holds: validity.holds(&known.recorded),
             })
@@ -138,10 +151,11 @@ impl Trees {
             live: observed.live.as_ref().map(|live| live.n),
             misplaced: observed.live_takes_the_links_place(),
             damaged: observed.damage.is_some(),
-            last_seen: observed
-                .damage
-                .as_ref()
-                .and_then(|_| self.last_seen().map(|tree| tree.revision.n)),
+            last_seen: (observed.damage.is_some()
+                || self.live(observed).is_some_and(|live| !live.sound))
+            .then(|| self.last_seen().map(|tree| tree.revision.n))
+            .flatten(),
+            lost: self.lost,
             irrelevant,
         }
     }
@@ -214,9 +228,20 @@ impl Trees {
         }
     }
 
-    /// Points readers at an accepted tree.
+    /// Points readers at an accepted tree. With `--durability flip` it is on the disk before.
     pub fn publish(&mut self, tree: &Accepted, context: &mut Context<'_>) -> Result<(), SyncError> {
-        context.time(Stage::Publish, |_| self.volume.publish(tree))?;
+        let sync = context.settings.sync_when == SyncWhen::Flip;
+        context.time(Stage::Publish, |_| {
+            if sync {
+                self.volume.sync()?;
+            }
+            self.volume.publish(tree)?;
+            match sync {
+                true => self.volume.sync_link(),
+                false => Ok(()),
+            }
+        })?;
+        context.report.flipped = true;
         self.refresh()
     }
 
@@ -243,30 +268,63 @@ impl Trees {
         self.known.iter().find(|known| known.revision.n == n)
     }
 
-    /// Compares a whole tree with its manifest; remembers and returns whether it is sound.
+    /// Compares a whole tree with its manifest; remembers and returns whether it is sound. Files of
+    /// a tree that a power cut may have damaged are compared with their hashes.
     pub fn inspect(&mut self, n: u64, context: &mut Context<'_>) -> Result<bool, SyncError> {
-        let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) else {
+        let Some(known) = self.find(n).filter(|known| known.sound) else {
             return Ok(false);
         };
+        let unproven = known.durability == Durability::Unproven;
         let (tree, manifest) = (&known.revision.path, &known.revision.manifest);
-        if known.sound
-            && let Some(what) = manifest::verify(tree, manifest, context.budget)?
-        {
-            context.emit(&Event::Damaged {
-                what: printable(&what),
-                commit: Some(known.revision.commit),
-            });
-            known.sound = false;
+        let damage = match unproven {
+            true => manifest::verify_contents(tree, manifest, context.budget, &|_| {})?,
+            false => manifest::verify(tree, manifest, context.budget)?.map(Damage::Recorded),
+        };
+        match damage {
+            Some(damage) => {
+                self.note_damage(n, damage, context);
+                Ok(false)
+            }
+            None => {
+                if unproven {
+                    self.volume.record_verified(n);
+                    self.refresh()?;
+                }
+                Ok(true)
+            }
         }
-        Ok(known.sound)
+    }
+
+    /// Like [`Trees::note_damage`] for a tree that was altered while it was live: no file of it is
+    /// shared, because the others may be altered at this moment.
+    pub fn note_altered(&mut self, n: u64, damage: Damage, context: &mut Context<'_>) {
+        self.note_damage(n, damage, context);
+        if let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) {
+            known.corrupt = true;
+        }
+    }
+
+    /// Remembers that a tree is damaged, and tells.
+    fn note_damage(&mut self, n: u64, damage: Damage, context: &mut Context<'_>) {
+        let Some(known) = self.known.iter_mut().find(|known| known.revision.n == n) else {
+            return;
+        };
+        let (kind, what) = match damage {
+            Damage::Recorded(what) => (DamageKind::File, what),
+            Damage::Content(what) => (DamageKind::Content, what),
+        };
+        known.sound = false;
+        known.corrupt |= kind == DamageKind::Content;
+        context.emit(&Event::Damaged {
+            kind,
+            what: printable(&what),
+            commit: Some(known.revision.commit),
+        });
     }
 
     /// The newest tree that may be shared from.
     pub fn newest(&self) -> Option<&KnownTree> {
-        self.known
-            .iter()
-            .filter(|known| !matches!(known.recorded.verdict, Verdict::Rejected(_)))
-            .max_by_key(|known| known.revision.n)
+        self.find(decide::base(&self.candidates(&Validity::default()))?)
     }
 
     /// The sound tree that readers saw last, which need not be the newest after a force push.

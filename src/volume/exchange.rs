@@ -21,7 +21,8 @@ impl Volume {
         };
         let prepared = self.forget_records_of(inode, home.n).and_then(|()| {
             let name = format!("{REVISIONS}/{}/{SWAP}", dir_name(home.n));
-            self.write_small(&name, &record.text())
+            // After a power cut, only this record tells which tree the directory at the link path is.
+            self.write_small_synced(&name, &record.text())
         });
         prepared.map_err(|cause| SyncError::disk(Stage::Publish, "prepare", &home.path, cause))?;
         let occupied = rustix::fs::lstat(&self.link).is_ok() && !self.link_is_empty();

@@ -12,10 +12,12 @@
 //! <root>/.gvr/lock              one writer per root
 //! <root>/.gvr/last              the last revision number; numbers only grow
 //! <root>/.gvr/pin               the revision that readers are held on, if they are
+//! <root>/.gvr/links             the links that lead here, of this process and of earlier ones
 //! <root>/.gvr/store.git/        the object store
 //! <root>/.gvr/staging/<n>/      a tree that is being built
 //! <root>/.gvr/spare/<n>/        links to the files of revision <n>, for the next revision
-//! <root>/.gvr/revisions/<n>/    complete: <commit>/, manifest, verdict, and once replaced `retired`
+//! <root>/.gvr/revisions/<n>/    complete: <commit>/, manifest, verdict, durable, and once replaced
+//!                               `retired`
 //! <root>/.gvr/changed-files     what a hook is told about the last change
 //! <root>/.gvr/trash/            renamed here in one step, then deleted in slices of time
 //! ```
@@ -25,7 +27,9 @@
 //! kill each tree is recognised by its inode number and moved to its revision.
 
 mod beside_link;
+mod durable;
 mod exchange;
+mod links;
 mod lock;
 mod measure;
 mod observe;
@@ -57,6 +61,7 @@ use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
 use crate::base::files::relative;
 
+pub use durable::Durability;
 use lock::RootLock;
 pub use observe::Observed;
 pub use pin::Pin;
@@ -73,6 +78,8 @@ pub struct Layout {
     pub link: PathBuf,
     /// How trees are published at the link path.
     pub mode: PublishMode,
+    /// Links of earlier processes that no longer keep their trees; absolute.
+    pub forgotten: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -124,6 +131,8 @@ pub struct Volume {
     /// The relative path from the directory of the link to `revisions`.
     link_target: PathBuf,
     lock: RootLock,
+    /// The id of this boot; empty if the kernel does not tell.
+    boot: String,
     cache: Mutex<VolumeCache>,
 }
 
@@ -138,8 +147,12 @@ struct VolumeCache {
     exchanged: Option<(u64, Revision)>,
     /// Retirements that could not be written because the disk is full.
     retired: HashMap<u64, Moment>,
+    /// Directories under `.gvr` that cannot be renamed into the trash and are emptied in place.
+    condemned: Vec<(String, String)>,
     /// Makes names in the trash unique.
     serial: u64,
+    /// The sync that is under way, or was the last one.
+    syncing: Option<std::thread::JoinHandle<()>>,
 }
 
 const STAGING: &str = "staging";
@@ -187,11 +200,16 @@ impl Volume {
             gvr: opened.gvr,
             gvr_fd: opened.gvr_fd,
             lock,
+            boot: durable::boot_id(),
             cache: Mutex::default(),
         };
         volume.create_directories()?;
         volume.complete_exchanges()?;
         volume.refuse_foreign_link()?;
+        if let Err(cause) = volume.register_link(&layout.forgotten) {
+            // The disk may be full, and pruning must be able to free space.
+            tracing::warn!(error = %cause, "cannot register the link");
+        }
         volume.sweep(budget)?;
         Ok(volume)
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
+use super::durable::Durability;
 use super::{PublishMode, REVISIONS, Revision, Volume, dir_name, number};
 use crate::base::commit::Commit;
 use crate::base::error::{Reason, Stage, SyncError};
@@ -105,7 +106,10 @@ impl Volume {
         // Readers still have their tree. It is not reported as damage, because then an older tree
         // would be published until this commit is built again.
         if !self.has_manifest(n) {
-            return Ok(Observed::default());
+            return Ok(match self.durability(n) {
+                Durability::Unproven => Observed::damaged("the published tree may be incomplete"),
+                _ => Observed::default(),
+            });
         }
         Ok(Observed {
             live: Some(self.revision(n, &name, commit)),

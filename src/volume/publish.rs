@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
 use super::exchange::swap;
+use super::small_files::sync_directory;
 use super::verdict::Accepted;
 use super::{PublishMode, RETIRED, REVISIONS, Revision, Volume, dir_name};
 use crate::base::error::{Reason, Stage, SyncError};
@@ -49,12 +50,19 @@ impl Volume {
             cache.inodes.insert(home.n, (tree.st_dev, tree.st_ino));
             cache.exchanged = None;
         }
-        self.sync_directory(&self.link_parent)
-            .map_err(|cause| SyncError::disk(Stage::Publish, "write", &self.link, cause))?;
         if let Some(previous) = previous.filter(|n| *n != revision.n) {
             self.retire(previous);
         }
         Ok(())
+    }
+
+    /// Syncs the link to the disk.
+    ///
+    /// # Errors
+    /// Stage `publish`: the disk fails. Readers see what was published all the same.
+    pub fn sync_link(&self) -> Result<(), SyncError> {
+        sync_directory(&self.link_parent)
+            .map_err(|cause| SyncError::disk(Stage::Publish, "sync", &self.link, cause))
     }
 
     /// Replaces the link by a symbolic link to the tree.

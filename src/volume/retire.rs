@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::ClockId;
 
+use super::durable::{Durability, boot_id};
 use super::scan::RevisionDir;
 use super::verdict::Verdict;
 use super::{Pin, RETIRED, REVISIONS, Revision, TRASH, Volume, dir_name};
@@ -50,9 +51,7 @@ impl Moment {
     pub fn now() -> Self {
         let boot = rustix::time::clock_gettime(ClockId::Boottime);
         Self {
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-                .map(|id| id.trim().to_owned())
-                .unwrap_or_default(),
+            boot_id: boot_id(),
             since_boot: Duration::new(
                 u64::try_from(boot.tv_sec).unwrap_or(0),
                 u32::try_from(boot.tv_nsec).unwrap_or(0),
@@ -153,7 +152,10 @@ impl Volume {
             SyncError::disk(Stage::Prune, "read", &self.gvr.join(REVISIONS), cause)
         })?;
         let pin = self.pin().map_err(|error| error.at(Stage::Prune))?;
-        let mut pruned = self.remove_retired(policy, now, pin, &dirs);
+        let elsewhere = self.linked_elsewhere(&dirs).map_err(|cause| {
+            SyncError::disk(Stage::Prune, "read the links in", &self.gvr, cause)
+        })?;
+        let mut pruned = self.remove_retired(policy, now, pin, &dirs, &elsewhere);
         pruned.pending = self.delete_trash(budget).map_err(|cause| {
             SyncError::disk(Stage::Prune, "empty", &self.gvr.join(TRASH), cause)
         })?;
@@ -167,10 +169,12 @@ impl Volume {
         now: &Moment,
         pin: Option<Pin>,
         dirs: &[RevisionDir],
+        elsewhere: &[u64],
     ) -> Pruned {
         let at_link = self.inode_at_link();
         let live = self.linked_or_last_live(dirs, at_link);
         let newest = dirs.last().map(|dir| dir.n);
+        let fallback = self.fallback(dirs, live, at_link);
         let mut to_keep = policy.keep;
         let mut pruned = Pruned::default();
         for dir in dirs.iter().rev() {
@@ -180,7 +184,11 @@ impl Volume {
             let pinned = |revision: &Revision| {
                 pin.is_some_and(|pin| (pin.n, pin.commit) == (revision.n, revision.commit))
             };
-            if Some(dir.n) == live || revision.as_ref().is_some_and(pinned) {
+            let is_held = Some(dir.n) == live
+                || Some(dir.n) == fallback
+                || elsewhere.contains(&dir.n)
+                || revision.as_ref().is_some_and(pinned);
+            if is_held || self.is_condemned(REVISIONS, &dir.name) {
                 continue;
             }
             let retired = self.retired(dir.n, now);
@@ -206,6 +214,29 @@ impl Volume {
             }
         }
         pruned
+    }
+
+    /// The newest durable revision that readers can go back to if a power cut damages the live one;
+    /// `None` once the live one is durable itself.
+    fn fallback(
+        &self,
+        dirs: &[RevisionDir],
+        live: Option<u64>,
+        at_link: Option<u64>,
+    ) -> Option<u64> {
+        let is_durable = |n| self.durability(n) == Durability::Durable;
+        if live.is_none_or(is_durable) {
+            return None;
+        }
+        dirs.iter()
+            .rev()
+            .find(|dir| {
+                is_durable(dir.n)
+                    && self
+                        .complete_revision(dir, at_link)
+                        .is_some_and(|revision| self.accepted(&revision).is_some())
+            })
+            .map(|dir| dir.n)
     }
 
     /// The revision that the link leads to. Without a link, the accepted revision that readers saw

@@ -23,14 +23,25 @@ impl Volume {
         )
     }
 
-    pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        let fd = rustix::fs::open(
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
+    /// The same, with the content and the name on the disk when this returns.
+    pub(super) fn write_small_synced(&self, name: &str, text: &str) -> io::Result<()> {
+        let temporary = format!("{STAGING}/{}.new", name.replace('/', "-"));
+        files::replace_synced_by(
+            &self.gvr_fd,
+            Path::new(&temporary),
+            &self.gvr_fd,
+            Path::new(name),
+            text.as_bytes(),
         )?;
-        Ok(sync(&fd)?)
+        let path = self.gvr.join(name);
+        sync_directory(path.parent().unwrap_or(&self.gvr))
     }
+}
+
+/// Syncs the names in a directory to the disk.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(sync(&rustix::fs::open(path, flags, Mode::empty())?)?)
 }
 
 /// fsync(2); does nothing if the file system does not support it.

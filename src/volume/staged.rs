@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
-use super::small_files::sync;
+use super::durable::{DURABLE, unsynced};
 use super::verdict::{Sealed, VERDICT, Verdict};
 use super::{LAST, MANIFEST, REVISIONS, STAGING, TRASH, Volume, dir_name, number};
 use crate::base::commit::Commit;
@@ -57,6 +57,10 @@ impl Volume {
             .map_err(|cause| failed(cause.into()))?;
         let verdict = format!("{relative}/{VERDICT}");
         self.write_small(&verdict, &Verdict::Pending.text(""))
+            .and_then(|()| {
+                let durable = format!("{relative}/{DURABLE}");
+                self.write_small(&durable, &unsynced(&self.boot))
+            })
             .map_err(failed)?;
         Ok(staged)
     }
@@ -109,8 +113,7 @@ impl<'v> Staged<'v> {
 
     /// Declares the tree complete: one rename moves tree and manifest into `revisions`.
     ///
-    /// The manifest is synced to the disk before that. The files are not synced: after a power cut
-    /// the manifest shows which of them were lost.
+    /// Nothing is synced to the disk: [`Volume::sync`] and [`Volume::sync_in_background`] do that.
     ///
     /// # Errors
     /// Stage `publish`: there is no manifest, or the disk fails. The staged tree is removed.
@@ -118,9 +121,8 @@ impl<'v> Staged<'v> {
         let name = dir_name(self.n);
         let failed =
             |action, path: &Path, cause| SyncError::disk(Stage::Publish, action, path, cause);
-        let manifest = std::fs::File::open(&self.manifest)
+        std::fs::metadata(&self.manifest)
             .map_err(|cause| failed("seal without the manifest", &self.manifest, cause))?;
-        sync(&manifest).map_err(|cause| failed("write", &self.manifest, cause.into()))?;
         let volume = self.volume;
         let revision = volume.revision(self.n, &name, self.commit);
         volume
@@ -134,9 +136,6 @@ impl<'v> Staged<'v> {
         )
         .map_err(|cause| failed("seal", &revision.path, cause.into()))?;
         self.sealed = true;
-        volume
-            .sync_directory(&volume.gvr.join(REVISIONS))
-            .map_err(|cause| failed("write", &revision.path, cause))?;
         Ok(Sealed::new(volume, revision))
     }
 }

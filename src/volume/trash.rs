@@ -12,11 +12,13 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{TRASH, Volume};
+use super::{MANIFEST, REVISIONS, TRASH, Volume};
 use crate::base::budget::{Budget, Interrupted};
 
 /// Directories deeper than this are moved to the top of the trash before they are emptied.
 const MAX_DEPTH: usize = 32;
+/// Directories of a lower layer of an overlay, which cannot be moved, are emptied down to this depth.
+const MAX_DEPTH_IN_PLACE: usize = 256;
 /// How many names are deleted between two checks of the budget.
 const STEPS_PER_CHECK: u32 = 64;
 
@@ -35,12 +37,39 @@ impl Volume {
         match moved {
             Ok(()) => true,
             Err(Errno::NOENT) => false,
+            Err(Errno::XDEV) => self.condemn(directory, name),
             Err(cause) => {
                 let path = self.gvr.join(&from);
                 tracing::warn!(path = %path.display(), error = %cause, "cannot move it to the trash");
                 false
             }
         }
+    }
+
+    /// Prepares to empty a directory where it is: overlayfs does not rename a directory that is on a
+    /// lower layer. Without its manifest a revision is incomplete, so that nobody publishes or
+    /// shares it from now on, also after a restart.
+    fn condemn(&self, directory: &str, name: &str) -> bool {
+        if directory == REVISIONS {
+            let manifest = format!("{directory}/{name}/{MANIFEST}");
+            match rustix::fs::unlinkat(&self.gvr_fd, manifest, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(cause) => {
+                    tracing::warn!(directory, name, error = %cause, "cannot remove it");
+                    return false;
+                }
+            }
+        }
+        if !self.is_condemned(directory, name) {
+            let entry = (directory.to_owned(), name.to_owned());
+            self.cache().condemned.push(entry);
+        }
+        true
+    }
+
+    pub(super) fn is_condemned(&self, directory: &str, name: &str) -> bool {
+        let is_it = |(d, n): &(String, String)| d == directory && n == name;
+        self.cache().condemned.iter().any(is_it)
     }
 
     /// A unique name for the trash that begins with the number in `name`.
@@ -73,9 +102,19 @@ impl Volume {
                 break;
             }
         }
-        Ok(Dir::read_from(&trash)?
+        let condemned = self.cache().condemned.clone();
+        for (directory, name) in condemned {
+            if remover.empty_in_place(&directory, &name).unwrap_or(false) {
+                let mut cache = self.cache();
+                cache
+                    .condemned
+                    .retain(|(d, n)| *d != directory || *n != name);
+            }
+        }
+        let is_left = Dir::read_from(&trash)?
             .filter_map(Result::ok)
-            .any(|entry| !is_dot(entry.file_name())))
+            .any(|entry| !is_dot(entry.file_name()));
+        Ok(is_left || !self.cache().condemned.is_empty())
     }
 
     /// Spends at most one second emptying the trash, for callers that must not block. Pruning deletes
@@ -139,6 +178,19 @@ impl Remover<'_> {
         }
     }
 
+    /// Deletes a directory that is not in the trash; returns whether it is gone.
+    fn empty_in_place(&mut self, directory: &str, name: &str) -> Result<bool, OutOfTime> {
+        let path = format!("{directory}/{name}");
+        let gone = |error| error == Errno::NOENT;
+        let dir = match open_directory(&self.volume.gvr_fd, &path) {
+            Ok(dir) => dir,
+            Err(error) => return Ok(gone(error)),
+        };
+        self.empty(&dir, 1)?;
+        let gvr = &self.volume.gvr_fd;
+        Ok(rustix::fs::unlinkat(gvr, &path, AtFlags::REMOVEDIR).map_or_else(gone, |()| true))
+    }
+
     /// Deletes a name; returns whether it is gone. An error leaves it to the next call.
     fn remove(
         &mut self,
@@ -157,7 +209,10 @@ impl Remover<'_> {
         }
         if depth >= MAX_DEPTH {
             let up = self.volume.unique("deep");
-            return Ok(rustix::fs::renameat(dir, name, self.trash, up).is_ok());
+            match rustix::fs::renameat(dir, name, self.trash, up) {
+                Err(Errno::XDEV) if depth < MAX_DEPTH_IN_PLACE => {}
+                moved => return Ok(moved.is_ok()),
+            }
         }
         let child = match open_directory(dir, name) {
             Err(Errno::ACCESS) => {

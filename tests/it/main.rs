@@ -16,6 +16,7 @@ mod control;
 mod disk;
 mod docs;
 mod docs_site;
+mod durability;
 mod examples;
 mod faults;
 mod features;

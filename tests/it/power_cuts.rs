@@ -47,6 +47,9 @@ struct Tally {
     newest: usize,
     earlier: usize,
     nothing: usize,
+    /// Cuts after which something was wrong.
+    violated: usize,
+    /// What was wrong, with the logs.
     violations: Vec<String>,
 }
 
@@ -86,12 +89,12 @@ fn cut_everywhere(file_system: FileSystem, publish: &str) {
     }
     report(&format!(
         "{file_system:?}, {publish}: {} writes and flushes, {points} cuts: the newest tree after \
-         {}, an earlier one after {}, none was there yet after {}, {} violations",
+         {}, an earlier one after {}, none was there yet after {}, a violation after {}",
         history.recording.len(),
         tally.newest,
         tally.earlier,
         tally.nothing,
-        tally.violations.len(),
+        tally.violated,
     ));
     assert!(
         tally.violations.is_empty(),
@@ -208,6 +211,7 @@ impl History {
                 .push(format!("{case}, with the remote back: {what}"));
         }
         if tally.violations.len() > known {
+            tally.violated += 1;
             let log = sidecar.log().join("\n");
             tally.violations.push(log);
         }

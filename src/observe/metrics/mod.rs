@@ -22,7 +22,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::base::error::{Reason, Stage};
-use crate::notify::event::{CheckOutcome, Failure, Outcome, ShownCommit, Work};
+use crate::notify::event::{CheckOutcome, DamageKind, Failure, Outcome, ShownCommit, Work};
 use crate::notify::hook::{HookKind, HookOutcome};
 use crate::notify::{Event, Observer};
 
@@ -31,7 +31,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The name of every series, as a scrape shows it; histograms without `_bucket`, `_sum` and
 /// `_count`. All of them exist from the start, but for `gvr_revision_info`, which needs a revision.
-pub const NAMES: [&str; 33] = [
+pub const NAMES: [&str; 35] = [
     "gvr_build_info",
     "gvr_syncs_total",
     "gvr_sync_duration_seconds",
@@ -53,6 +53,8 @@ pub const NAMES: [&str; 33] = [
     "gvr_files_shared_total",
     "gvr_revisions",
     "gvr_volume_bytes",
+    "gvr_damage_total",
+    "gvr_last_scrub_timestamp_seconds",
     "gvr_nudges_total",
     "gvr_nudge_to_publish_seconds",
     "gvr_rejected",
@@ -148,6 +150,8 @@ pub struct Families {
     files_shared: Family<Labels, Counter>,
     revisions: Family<Labels, Gauge>,
     volume_bytes: Family<Labels, Gauge>,
+    damage: Family<Labels, Counter>,
+    last_scrub: Family<Labels, Seconds>,
     nudges: Family<Labels, Counter>,
     nudge_to_publish: HistogramFamily,
     rejected: Family<Labels, Gauge>,
@@ -183,6 +187,8 @@ pub struct TargetMetrics {
     files_shared: Counter,
     revisions: Gauge,
     volume_bytes: Gauge,
+    damage: [Counter; DamageKind::ALL.len()],
+    last_scrub: Seconds,
     nudges: [Counter; Provider::ALL.len() * NudgeOutcome::ALL.len()],
     nudge_to_publish: Histogram,
     rejected: Gauge,
@@ -312,6 +318,15 @@ impl Families {
                 Some(Unit::Bytes),
                 "What the trees and the object store take up on the volume",
             ),
+            damage: registry.family(
+                "damage",
+                None,
+                "Damage that was found to the link or to the live tree, by what was damaged",
+            ),
+            last_scrub: registry.seconds(
+                "last_scrub_timestamp",
+                "When a scrub last found every file sound, since the epoch; 0 before one did",
+            ),
             nudges: registry.family(
                 "nudges",
                 None,
@@ -382,6 +397,9 @@ impl Families {
             files_shared: child(&self.files_shared, &plain),
             revisions: child(&self.revisions, &plain),
             volume_bytes: child(&self.volume_bytes, &plain),
+            damage: DamageKind::ALL
+                .map(|kind| child(&self.damage, &labels(&[("kind", kind.as_str())]))),
+            last_scrub: child(&self.last_scrub, &plain),
             nudges: std::array::from_fn(|index| {
                 let provider = Provider::ALL[index / NudgeOutcome::ALL.len()];
                 let outcome = NudgeOutcome::ALL[index % NudgeOutcome::ALL.len()];
@@ -511,7 +529,9 @@ impl Observer for TargetMetrics {
                 self.last_attempt.set(since_epoch(SystemTime::now()));
             }
             Event::Finished(work) => self.finished(work),
-            Event::Found(found) => self.shows(&found.commit, found.since),
+            Event::Found(found) | Event::Restored { tree: found, .. } => {
+                self.shows(&found.commit, found.since)
+            }
             Event::Published(published) => {
                 self.shows(&published.to, published.at);
                 self.credit_nudge();
@@ -537,6 +557,12 @@ impl Observer for TargetMetrics {
                     .set(i64::try_from(failure.consecutive).unwrap_or(i64::MAX));
             }
             Event::HousekeepingFailed(failure) => self.failure(failure),
+            Event::Damaged { kind, .. } => {
+                self.damage[*kind as usize].inc();
+            }
+            Event::Scrubbed { at } => {
+                self.last_scrub.set(since_epoch(*at));
+            }
             Event::Pruned(pruned) => {
                 self.stage(Stage::Prune, pruned.took);
                 self.revisions
@@ -562,8 +588,6 @@ impl Observer for TargetMetrics {
             | Event::Polled { .. }
             | Event::Stale { .. }
             | Event::Recovered { .. }
-            | Event::Damaged { .. }
-            | Event::Restored { .. }
             | Event::Stopped => {}
         }
     }

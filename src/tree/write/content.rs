@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use git2::{ObjectType, Oid};
+use ring::digest;
 
 use super::directory::Directory;
 use super::job::Job;
@@ -20,6 +21,13 @@ use crate::tree::{convert, files};
 
 /// The longest target of a symbolic link, in bytes (symlink(2)).
 const TARGET_LIMIT: usize = 4095;
+
+/// A file or symbolic link that was written.
+pub(super) struct Written {
+    pub(super) stat: Stat,
+    /// The id of its content as a blob, if it was converted.
+    pub(super) converted: Option<Oid>,
+}
 
 /// Why a file was not filled.
 enum WriteFailure {
@@ -43,7 +51,7 @@ impl Job<'_> {
         kind: Kind,
         id: Oid,
         conversion: &Conversion,
-    ) -> Result<Stat, SyncError> {
+    ) -> Result<Written, SyncError> {
         let (size, object) = objects::header(&self.odb, id)?;
         if object != ObjectType::Blob {
             return Err(hostile(format!(
@@ -57,9 +65,12 @@ impl Job<'_> {
         if kind == Kind::Symlink {
             let stat = self.symlink(directory, name, id, size)?;
             counts.files_written.fetch_add(1, Ordering::Relaxed);
-            return Ok(stat);
+            return Ok(Written {
+                stat,
+                converted: None,
+            });
         }
-        let stat = self.regular_file(
+        let written = self.regular_file(
             directory,
             name,
             kind == Kind::Executable,
@@ -67,8 +78,10 @@ impl Job<'_> {
             conversion,
         )?;
         counts.files_written.fetch_add(1, Ordering::Relaxed);
-        counts.bytes_written.fetch_add(stat.size, Ordering::Relaxed);
-        Ok(stat)
+        counts
+            .bytes_written
+            .fetch_add(written.stat.size, Ordering::Relaxed);
+        Ok(written)
     }
 
     /// Writes a blob of `size` bytes as a regular file.
@@ -79,7 +92,7 @@ impl Job<'_> {
         executable: bool,
         (id, size): (Oid, usize),
         conversion: &Conversion,
-    ) -> Result<Stat, SyncError> {
+    ) -> Result<Written, SyncError> {
         let path = || join(&directory.path, name);
         let at = self.destination(directory)?;
         let create =
@@ -98,6 +111,7 @@ impl Job<'_> {
             true => objects::stream(self.build.request.store, id, size)?,
             false => None,
         };
+        let mut content_id = None;
         let file = if let Some(content) = streamed {
             files::fill_from(create()?, content, WriteFailure::Store, proceed).map_err(failed)?
         } else {
@@ -117,16 +131,25 @@ impl Job<'_> {
                 self.build
                     .admit_bytes(plan.size.saturating_sub(size as u64))?;
                 let mut file = File::from(create()?);
+                let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+                hash.update(format!("blob {}\0", plan.size).as_bytes());
                 convert::write(&plan, conversion, id, content, &mut |piece| {
                     proceed()?;
+                    hash.update(piece);
                     file.write_all(piece).map_err(WriteFailure::Disk)
                 })
                 .map_err(failed)?;
+                let hashed = Oid::from_bytes(hash.finish().as_ref());
+                content_id = Some(hashed.map_err(|error| objects::damaged(id, error))?);
                 OwnedFd::from(file)
             }
         };
-        files::finish(file, self.build.options.group_write)
-            .map_err(|error| self.failed(&path(), error))
+        let stat = files::finish(file, self.build.options.group_write)
+            .map_err(|error| self.failed(&path(), error))?;
+        Ok(Written {
+            stat,
+            converted: content_id,
+        })
     }
 
     fn symlink(

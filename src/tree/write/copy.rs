@@ -89,15 +89,21 @@ impl Job<'_> {
         record: &Record<'_>,
         output: &mut TaskOutput,
     ) -> Result<(), SyncError> {
-        let stat = match self.share(directory, record)? {
-            Some(stat) => stat,
+        let (stat, converted) = match self.share(directory, record)? {
+            Some(stat) => (stat, record.converted),
             None => {
                 let conversion = Conversion::from_bytes(record.conversion)
                     .ok_or_else(|| base.unreadable(io::ErrorKind::InvalidData.into()))?;
-                self.write(directory, record.name, record.kind, record.id, &conversion)?
+                let written =
+                    self.write(directory, record.name, record.kind, record.id, &conversion)?;
+                (written.stat, written.converted)
             }
         };
-        output.block.push(&Record { stat, ..*record });
+        output.block.push(&Record {
+            stat,
+            converted,
+            ..*record
+        });
         Ok(())
     }
 }

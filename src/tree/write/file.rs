@@ -50,13 +50,14 @@ impl Job<'_> {
             output.block.push(&Record { stat, ..record });
             return Ok(());
         }
-        let stat = self.write(&plan.directory, entry.name, kind, entry.id, &conversion)?;
+        let written = self.write(&plan.directory, entry.name, kind, entry.id, &conversion)?;
         output.block.push(&Record {
             name: entry.name,
             kind,
             id: entry.id,
-            stat,
+            stat: written.stat,
             conversion: &recorded,
+            converted: written.converted,
             child: 0,
         });
         Ok(())

@@ -72,6 +72,7 @@ impl Job<'_> {
             id: entry.id,
             stat: Stat::default(),
             conversion: &[],
+            converted: None,
             child,
         });
         output.tasks.push(Task {
@@ -170,6 +171,7 @@ impl Job<'_> {
             id,
             stat: Stat::default(),
             conversion: &[],
+            converted: None,
             child: 0,
         });
         Ok(())

@@ -11,7 +11,7 @@ use crate::support::environment;
 use crate::support::full_disk::FullDisk;
 use crate::support::http_server::HttpServer;
 use crate::support::readers::generation;
-use crate::support::root::Root;
+use crate::support::root::{Root, zero};
 use crate::support::tracer::Tracer;
 use crate::support::upstream::Change;
 
@@ -142,11 +142,23 @@ section!("The volume", {
         "holds only files of length zero after a power cut",
         "a published tree was altered; it will be built anew",
         Recovery::Restart,
-        |row| altered(row, |tree| {
+        |row| cut(row, |tree| {
             for name in ["LIST", "a/file-01-0", "a/b/file-02-0"] {
                 fs::write(tree.join(name), "").unwrap();
             }
         }),
+    ),
+    files_full_of_zeros: mended(
+        "holds files full of zeros after a power cut, with their sizes and times",
+        "a published tree was altered; it will be built anew",
+        Recovery::Restart,
+        |row| cut(row, |tree| zero(&tree.join("a/file-01-0"))),
+    ),
+    files_that_rot: mended(
+        "loses the content of a published file, whose size and time stay, with `--scrub-period`",
+        "a published tree was altered; it will be built anew",
+        Recovery::NextAttempt,
+        rotten,
     ),
     a_manifest_of_length_zero: Row {
         fault: "holds a manifest of length zero after a power cut",
@@ -423,6 +435,48 @@ fn altered(row: &Row, damage: impl FnOnce(&Path)) {
     let before = world.root.revision();
     damage(&world.root.tree());
     world.sidecar = launch(&server.url("upstream.git"), &world.root).spawn();
+    world.notice(row);
+    world
+        .sidecar
+        .wait_while_alive("another revision", |_| world.root.revision() > before);
+    let first = world.first.clone();
+    world.root.assert_published(&world.upstream, &first);
+    world.end(row, &first);
+}
+
+/// The same as after a restart of the node, before which the tree was not synced; the remote is away
+/// until the tree is built again.
+fn cut(row: &Row, damage: impl FnOnce(&Path)) {
+    let (server, world) = World::over_http();
+    let mut world = world.unwatched();
+    world.sidecar.kill();
+    let before = world.root.revision();
+    let tree = world.root.tree();
+    damage(&tree);
+    fs::write(tree.with_file_name("durable"), "no another-boot\n").unwrap();
+    world.upstream.remove();
+    world.sidecar = launch(&server.url("upstream.git"), &world.root).spawn();
+    let Told::Log(text) = row.operator else {
+        unreachable!("the row is a line in the log");
+    };
+    world.sidecar.wait_for_log(text);
+    world
+        .sidecar
+        .wait_while_alive("another revision", |_| world.root.revision() > before);
+    world.upstream.restore();
+    let first = world.first.clone();
+    world.root.assert_published(&world.upstream, &first);
+    let pushed = world.push(1);
+    world.sidecar.wait_for(&world.root, &pushed);
+    world.end(row, &pushed);
+}
+
+/// A file turns to zeros while the sidecar runs.
+fn rotten(row: &Row) {
+    let (_server, world) = World::at(Root::new(), &[("scrub-period", "50ms")]);
+    let mut world = world.unwatched();
+    let before = world.root.revision();
+    zero(&world.root.tree().join("a/file-01-0"));
     world.notice(row);
     world
         .sidecar

@@ -21,6 +21,7 @@ use fuser::{
 use tempfile::TempDir;
 
 use super::environment;
+use super::wait::{PATIENCE, holds_within};
 
 /// The name of the one file.
 const NAME: &str = "disk";
@@ -170,8 +171,11 @@ impl RecordedDisk {
 
     /// Ends the recording.
     pub fn finish(mut self, file_system: FileSystem) -> Recording {
+        // The file system may stay alive for a while: another test's process may have been started in
+        // a mount namespace of its own, with a copy of this mount.
+        rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();
         drop(self.mounted.take());
-        self.session.take().unwrap().umount_and_join().unwrap();
+        self.unserve();
         let operations = std::mem::take(&mut *self.log.lock().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let (base, rolling) = (dir.path().join("base"), dir.path().join("rolling"));
@@ -188,12 +192,25 @@ impl RecordedDisk {
     }
 }
 
+impl RecordedDisk {
+    /// Unmounts the file of the disk, as soon as nobody uses it any more.
+    fn unserve(&mut self) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        let fuse = self.dir.path().join("fuse");
+        let umount = || environment::command("umount").arg(&fuse).output();
+        let gone = holds_within(PATIENCE, || umount().is_ok_and(|o| o.status.success()));
+        if gone {
+            session.join().unwrap();
+        }
+    }
+}
+
 impl Drop for RecordedDisk {
     fn drop(&mut self) {
         drop(self.mounted.take());
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
-        }
+        self.unserve();
     }
 }
 
@@ -292,20 +309,30 @@ impl Mounted {
 }
 
 impl Drop for Mounted {
+    /// Waits until the kernel has let go of the image: a process that another test started in a mount
+    /// namespace of its own may have a copy of the mount, and keeps the file system alive.
     fn drop(&mut self) {
-        let quietly = |command: &mut Command| {
-            let _ = command.output();
-        };
         let umount = || environment::command("umount");
-        if !umount()
-            .arg(&self.path)
-            .output()
-            .is_ok_and(|o| o.status.success())
-        {
+        let done = umount().arg(&self.path).output();
+        if !done.is_ok_and(|output| output.status.success()) {
             // What a failed test left open must not keep the mount alive.
-            quietly(umount().arg("--lazy").arg(&self.path));
+            let _ = umount().arg("--lazy").arg(&self.path).output();
         }
-        quietly(environment::command("losetup").args(["--detach", &self.device]));
+        let detach = || {
+            let mut losetup = environment::command("losetup");
+            let _ = losetup.args(["--detach", &self.device]).output();
+        };
+        detach();
+        let backing = self.device.replace("/dev/", "/sys/block/") + "/loop/backing_file";
+        let gone = holds_within(PATIENCE, || match fs::read_to_string(&backing) {
+            Ok(backing) => !Path::new(backing.trim()).starts_with(self.path.parent().unwrap()),
+            Err(_) => true,
+        });
+        assert!(
+            gone || std::thread::panicking(),
+            "{} stays in use",
+            self.device
+        );
     }
 }
 

@@ -159,7 +159,7 @@ impl Root {
             let revision = self.state("revisions").join(number);
             let inside = names(&revision);
             let trees = inside.iter().filter(|name| name.len() == 40).count();
-            let known = ["manifest", "retired", "swap", "verdict"];
+            let known = ["durable", "manifest", "retired", "swap", "verdict"];
             let others = inside.iter().filter(|name| name.len() != 40);
             let whole = trees == 1
                 && inside.iter().any(|name| name == "manifest")
@@ -178,6 +178,16 @@ impl Root {
         list(&self.path, 5, &mut text);
         text
     }
+}
+
+/// Replaces the content of a file by zeros and keeps its size and time, as a power cut does.
+pub fn zero(path: &Path) {
+    let metadata = fs::metadata(path).unwrap();
+    let zeros = vec![0; usize::try_from(metadata.len()).unwrap()];
+    // In place: other revisions that share the file are affected, too.
+    fs::write(path, zeros).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(metadata.modified().unwrap()).unwrap();
 }
 
 /// A name as git and others give it to what is not finished.

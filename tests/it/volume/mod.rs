@@ -2,8 +2,11 @@
 
 mod damage;
 mod debris;
+mod durable;
 mod exchange;
+mod links;
 mod lock;
+mod overlay;
 mod prune;
 mod publish;
 mod root;
@@ -44,6 +47,7 @@ impl Place {
             link: root.join("current"),
             root,
             mode,
+            forgotten: Vec::new(),
         };
         Self { dir, layout }
     }

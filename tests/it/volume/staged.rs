@@ -42,7 +42,12 @@ fn a_full_disk_fails_the_stage_keeps_the_tree_and_pruning_mends_it() {
         let disk = Tmpfs::mount("1m");
         let root = disk.path().join("root");
         let link = root.join("current");
-        let place = Layout { root, link, mode };
+        let place = Layout {
+            root,
+            link,
+            mode,
+            forgotten: Vec::new(),
+        };
         let open = || Volume::open(place.clone(), "test", Duration::ZERO, &budget()).unwrap();
         let volume = open();
         let fill = |volume: &Volume, digit: u8| -> std::io::Result<Revision> {
