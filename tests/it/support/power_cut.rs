@@ -470,11 +470,12 @@ fn first_line(text: &[u8]) -> String {
 
 fn not_tested(file_system: FileSystem, why: &str) {
     // Not by eprintln!: the runner captures that.
+    let mut shown = std::io::stderr();
     writeln!(
-        std::io::stderr(),
+        shown,
         "\nNOT TESTED HERE: {file_system:?} cannot be mounted on FUSE: {why}"
     )
-    .unwrap();
+    .expect("standard error is open");
 }
 
 #[cfg(test)]
