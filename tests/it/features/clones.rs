@@ -137,7 +137,8 @@ fn a_clone_shares_its_extents_and_nothing_else() {
         let commit = upstream.commit(&[("n", "3")]);
         let finished = launch(&upstream, root, "reflink").succeed();
         root.assert_published(&upstream, &commit);
-        assert_eq!(shared(&finished), CLONED.len() - 1);
+        // The start repaired the edited tree before the poll, so every file of it could be shared.
+        assert_eq!(shared(&finished), CLONED.len());
     });
 }
 
