@@ -140,12 +140,6 @@ fn queries() -> Vec<(String, String)> {
         assert!(panel["type"] == "row" || !targets.is_empty(), "{title}");
         for target in targets {
             let query = target["expr"].as_str().unwrap();
-            if crate::k8s::ANNOUNCED
-                .iter()
-                .any(|name| query.contains(name))
-            {
-                continue;
-            }
             let query = query
                 .replace("$__rate_interval", "5m")
                 .replace("$__range", "5m")

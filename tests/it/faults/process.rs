@@ -269,6 +269,8 @@ fn hangs(row: &Row) {
     let mut world = World::new(upstream, root, first_launch);
     let config = world.upstream.path().join("config");
     let kept = world.upstream.path().join("config.kept");
+    // Stopped, so that it cannot publish the push before the pipe is there.
+    world.sidecar.signal(Signal::STOP);
     let pushed = world.push(1);
     // libgit2 opens the file and waits for a writer, and nothing can interrupt it.
     fs::rename(&config, &kept).unwrap();
@@ -277,6 +279,7 @@ fn hangs(row: &Row) {
         .status()
         .unwrap();
     assert!(made.success());
+    world.sidecar.signal(Signal::CONT);
     wait_until(WATCHDOG, "liveness to go", || {
         world.sidecar.get("/livez").code == 503
     });

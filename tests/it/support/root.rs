@@ -138,7 +138,11 @@ impl Root {
             }
         };
         keep(self.path.clone(), &expected);
-        keep(self.state("staging"), &|_| false);
+        // A stop does not wait for the thread that marks revisions as durable. The next start sweeps
+        // the file that it was about to rename.
+        keep(self.state("staging"), &|name| {
+            name.ends_with("-durable.sync")
+        });
         keep(self.state("trash"), &|_| false);
         // That of an older revision goes with the next housekeeping.
         let revisions = self.revisions();
