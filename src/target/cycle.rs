@@ -388,7 +388,12 @@ impl Syncer {
         }
         let (sealed, built) = build::build(trees, tip.commit, context)?;
         let live = observed.live.as_ref().map(|live| live.commit);
-        match judge(&mut self.acceptors, sealed, live, context)? {
+        let judged = judge(&mut self.acceptors, sealed, live, context);
+        if judged.is_err() {
+            // The tree is pending, and the next cycle is to find it and not to build another one.
+            self.opened()?.refresh()?;
+        }
+        match judged? {
             Judged::Rejected(reason) => self.rejected(tip.commit, reason),
             Judged::Accepted(accepted) => {
                 let tree = PublishedTree::Built {

@@ -1,7 +1,7 @@
 //! What of a revision a power cut leaves: whether its files are known to be on the disk.
 //!
-//! `revisions/<n>/durable` holds `no <boot id>` from the moment the revision is staged, and `yes`
-//! once everything of it was synced. A tree that was written in this boot is whole as long as the
+//! `revisions/<n>/durable` holds `no  <boot id>` from the moment the revision is staged. Once everything
+//! of it was synced, the first word becomes `yes`; after a sync that failed, `bad`. A tree that was written in this boot is whole as long as the
 //! machine runs, because the kernel has what the disk lacks. After another boot, a tree that is not
 //! marked may have lost the contents of its files, although their sizes and times survived.
 //!
@@ -12,13 +12,17 @@
 //!
 //! This module does not verify trees.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::small_files::sync_directory;
-use super::{REVISIONS, STAGING, Volume, dir_name};
+use super::{REVISIONS, Volume, dir_name};
 use crate::base::error::{Stage, SyncError};
 use crate::base::files;
 
@@ -28,8 +32,10 @@ pub(super) const DURABLE: &str = "durable";
 /// The longest file that is read, in bytes.
 const MAX_LENGTH: u64 = 256;
 
-/// The content of the file once the revision is durable.
-const YES: &str = "yes\n";
+/// How the file begins: all of one length, so that one is replaced by another in one write.
+const NO: &str = "no  ";
+const YES: &str = "yes ";
+const BAD: &str = "bad ";
 
 /// Whether the contents of a revision's files can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +52,7 @@ pub enum Durability {
 /// What one sync works on; owns everything, so that a thread can have it.
 struct Syncing {
     gvr_fd: OwnedFd,
-    gvr: PathBuf,
     link_parent: PathBuf,
-    boot: String,
     revisions: Vec<u64>,
 }
 
@@ -57,7 +61,7 @@ impl Volume {
     pub fn durability(&self, n: u64) -> Durability {
         let path = self.gvr.join(durable_path(n));
         let content = files::read(&path, MAX_LENGTH).unwrap_or_default();
-        if content == YES.as_bytes() {
+        if content.starts_with(YES.as_bytes()) {
             Durability::Durable
         } else if !self.boot.is_empty() && content == unsynced(&self.boot).as_bytes() {
             Durability::Unsynced
@@ -125,9 +129,7 @@ impl Volume {
         }
         Ok(Some(Syncing {
             gvr_fd: self.gvr_fd.try_clone()?,
-            gvr: self.gvr.clone(),
             link_parent: self.link_parent.clone(),
-            boot: self.boot.clone(),
             revisions,
         }))
     }
@@ -141,11 +143,8 @@ impl Syncing {
         for n in &self.revisions {
             // After an error the kernel forgets what it could not write, and the next sync succeeds:
             // these revisions must not be taken for durable then.
-            let content = match &synced {
-                Ok(()) => YES.to_owned(),
-                Err(_) => format!("failed {}\n", self.boot),
-            };
-            match self.mark(*n, &content) {
+            let word = if synced.is_ok() { YES } else { BAD };
+            match self.mark(*n, word) {
                 // Pruning may remove a revision meanwhile.
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
                 _ => {}
@@ -154,22 +153,18 @@ impl Syncing {
         synced
     }
 
-    fn mark(&self, n: u64, content: &str) -> io::Result<()> {
-        let temporary = format!("{STAGING}/{}-{DURABLE}.sync", dir_name(n));
-        files::replace_synced_by(
-            &self.gvr_fd,
-            Path::new(&temporary),
-            &self.gvr_fd,
-            Path::new(&durable_path(n)),
-            content.as_bytes(),
-        )?;
-        sync_directory(&self.gvr.join(REVISIONS).join(dir_name(n)))
+    fn mark(&self, n: u64, word: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.gvr_fd, durable_path(n), flags, Mode::empty())?;
+        let file = File::from(file);
+        file.write_all_at(word.as_bytes(), 0)?;
+        file.sync_data()
     }
 }
 
 /// What the file holds until a sync, for a boot.
 pub(super) fn unsynced(boot: &str) -> String {
-    format!("no {boot}\n")
+    format!("{NO}{boot}\n")
 }
 
 /// The id of this boot; empty if the kernel does not tell.

@@ -453,7 +453,7 @@ fn cut(row: &Row, damage: impl FnOnce(&Path)) {
     let before = world.root.revision();
     let tree = world.root.tree();
     damage(&tree);
-    fs::write(tree.with_file_name("durable"), "no another-boot\n").unwrap();
+    fs::write(tree.with_file_name("durable"), "no  another-boot\n").unwrap();
     world.upstream.remove();
     world.sidecar = launch(&server.url("upstream.git"), &world.root).spawn();
     let Told::Log(text) = row.operator else {

@@ -138,11 +138,7 @@ impl Root {
             }
         };
         keep(self.path.clone(), &expected);
-        // A stop does not wait for the thread that marks revisions as durable. The next start sweeps
-        // the file that it was about to rename.
-        keep(self.state("staging"), &|name| {
-            name.ends_with("-durable.sync")
-        });
+        keep(self.state("staging"), &|_| false);
         keep(self.state("trash"), &|_| false);
         // That of an older revision goes with the next housekeeping.
         let revisions = self.revisions();

@@ -8,7 +8,7 @@ use crate::support::wait::{PATIENCE, wait_until};
 /// As if the revision came from before this boot.
 fn forget_boot(place: &Place, n: u64) {
     let path = place.gvr(&format!("revisions/{n:06}/durable"));
-    fs::write(path, "no another-boot\n").unwrap();
+    fs::write(path, "no  another-boot\n").unwrap();
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_tree_of_another_boot_is_unproven_until_it_is_verified() {
     let place = Place::new(PublishMode::Symlink);
     let volume = place.open().unwrap();
     publish(&volume, 1);
-    for content in ["no another-boot\n", "failed x\n", "yes", "\0\0\0\0", ""] {
+    for content in ["no  another-boot\n", "bad x\n", "yes", "\0\0\0\0", ""] {
         fs::write(place.gvr("revisions/000001/durable"), content).unwrap();
         assert_eq!(volume.durability(1), Durability::Unproven, "{content:?}");
     }
