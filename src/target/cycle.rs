@@ -228,7 +228,6 @@ impl Syncer {
     /// Gives readers of a lost link or a damaged tree a sound one before the poll, so that they have
     /// it even while the remote is away. Returns what readers see then.
     fn mend(&mut self, context: &mut Context<'_>) -> Result<Observed, SyncError> {
-        let fingerprint = self.fingerprint.clone();
         let trees = self.opened()?;
         let mut observed = trees.volume.observe()?;
         if observed.live_takes_the_links_place() {
@@ -244,9 +243,9 @@ impl Syncer {
         }
         let mut may_build = true;
         loop {
-            let trees = self.opened()?;
+            let trees = opened(&mut self.trees)?;
             let candidates = trees.candidates(&Validity::default());
-            let facts = trees.facts(&fingerprint, &candidates, &observed, None);
+            let facts = trees.facts(&self.fingerprint, &candidates, &observed, None);
             match decide::mend(&facts, may_build) {
                 Mend::Nothing => return Ok(observed),
                 Mend::Flip(n) if trees.inspect(n, context)? => {
@@ -352,17 +351,15 @@ impl Syncer {
         observed: &Observed,
         context: &mut Context<'_>,
     ) -> Result<Action, SyncError> {
-        let (fingerprint, irrelevant) = (self.fingerprint.clone(), self.irrelevant);
-        let checks = self.checks.clone();
         let validity = Validity {
-            checks: &checks,
+            checks: &self.checks,
             recheck_after: context.settings.gate.recheck_after,
             recheck: context.recheck,
         };
-        let trees = self.opened()?;
+        let trees = opened(&mut self.trees)?;
         loop {
             let candidates = trees.candidates(&validity);
-            let facts = trees.facts(&fingerprint, &candidates, observed, irrelevant);
+            let facts = trees.facts(&self.fingerprint, &candidates, observed, self.irrelevant);
             let action = decide(tip.commit, &facts);
             match action {
                 Action::Flip(n) | Action::Judge(n) if !trees.inspect(n, context)? => {}
@@ -378,10 +375,9 @@ impl Syncer {
         context: &mut Context<'_>,
     ) -> Result<Outcome, SyncError> {
         let started = Instant::now();
-        let fingerprint = self.fingerprint.clone();
         let trees = opened(&mut self.trees)?;
-        acquire::acquire(&mut *self.remote, trees, tip, &fingerprint, context)?;
-        if !build::is_relevant(trees, tip.commit, &fingerprint, observed, context)? {
+        acquire::acquire(&mut *self.remote, trees, tip, &self.fingerprint, context)?;
+        if !build::is_relevant(trees, tip.commit, &self.fingerprint, observed, context)? {
             debug!(commit = %tip.commit, "nothing changed under the watched paths");
             self.irrelevant = observed.live.as_ref().map(|live| (tip.commit, live.n));
             return Ok(Outcome::Unchanged);
