@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -136,12 +137,8 @@ impl Acceptor for CheckCommand {
         proposal: &Proposal<'_>,
         context: &mut Context<'_>,
     ) -> Result<Judgement, SyncError> {
-        let left = context
-            .budget
-            .remaining()
-            .map_err(|cause| SyncError::interrupted(Stage::Check, "the check", cause))?;
         let command = Command {
-            timeout: self.command.timeout.min(left),
+            timeout: limit(self.command.timeout, context)?,
             ..self.command.clone()
         };
         let tree = &proposal.revision.path;
@@ -167,6 +164,15 @@ impl Acceptor for CheckCommand {
     }
 }
 
+/// How long a check may take: its own limit, or what is left of the cycle.
+fn limit(timeout: Duration, context: &Context<'_>) -> Result<Duration, SyncError> {
+    let left = context
+        .budget
+        .remaining()
+        .map_err(|cause| SyncError::interrupted(Stage::Check, "the check", cause))?;
+    Ok(timeout.min(left))
+}
+
 /// Asks a container beside this one: 200 accepts, 422 rejects, everything else is no verdict.
 struct CheckUrl {
     check: CheckUrlConfig,
@@ -183,11 +189,7 @@ impl Acceptor for CheckUrl {
         proposal: &Proposal<'_>,
         context: &mut Context<'_>,
     ) -> Result<Judgement, SyncError> {
-        let left = context
-            .budget
-            .remaining()
-            .map_err(|cause| SyncError::interrupted(Stage::Check, "the check", cause))?;
-        let limit = self.check.timeout.min(left);
+        let limit = limit(self.check.timeout, context)?;
         let budget = Budget::new(limit, limit, context.budget.cancelled().clone());
         let target = context.settings;
         let tree = &proposal.revision.path;
