@@ -1,9 +1,10 @@
 //! What of a revision a power cut leaves: whether its files are known to be on the disk.
 //!
-//! `revisions/<n>/durable` holds `no  <boot id>` from the moment the revision is staged. Once everything
-//! of it was synced, the first word becomes `yes`; after a sync that failed, `bad`. A tree that was written in this boot is whole as long as the
-//! machine runs, because the kernel has what the disk lacks. After another boot, a tree that is not
-//! marked may have lost the contents of its files, although their sizes and times survived.
+//! `revisions/<n>/durable` holds `no  <boot id>` from the moment the revision is staged. Once
+//! everything of it was synced, the first word becomes `yes`; after a sync that failed, `bad`. A tree
+//! that was written in this boot is whole as long as the machine runs, because the kernel has what
+//! the disk lacks. After another boot, a tree that is not marked may have lost the contents of its
+//! files, although their sizes and times survived.
 //!
 //! One syncfs(2) makes all new revisions durable: a tree of hard links changes every inode that it
 //! links, and only syncfs covers those and the directories on every file system. A sync of each file
